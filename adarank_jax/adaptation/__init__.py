@@ -1,0 +1,1 @@
+"""Test-time adaptation: the step, its sharding, the loop, evaluation, run folder."""

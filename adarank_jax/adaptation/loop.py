@@ -1,0 +1,176 @@
+"""The adaptation loop: batches in, adapted variables out, resumable at any step."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+from adarank_jax.adaptation import parallel
+from adarank_jax.adaptation.objectives import Objective
+from adarank_jax.adaptation.progress import AdaptationProgress
+from adarank_jax.adaptation.run_folder import Checkpoints, RunFolder
+from adarank_jax.adaptation.step import Batch, Classify, Encode, Metrics, State, make_step
+from adarank_jax.core.merge import Mask, Variables
+from adarank_jax.tree import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig:
+    """How the variables are trained; the defaults are the paper's for CLIP ViT-B/32.
+
+    Attributes:
+        num_steps: optimiser steps; the last one is the result.
+        batch_size: unlabelled images of each task a step.
+        learning_rate: of Adam, for masks and coefficients alike.
+        temperature: divisor of the mask logits before the sigmoid.
+        checkpoint_every: steps between two saved states.
+    """
+
+    num_steps: int = 10_000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    temperature: float = 10.0
+    checkpoint_every: int = 500
+
+    def __post_init__(self):
+        """Checks the ranges, all at once."""
+        least = {"num_steps": 0, "batch_size": 1, "checkpoint_every": 1}
+        problems = [
+            f"`{name}` must be at least {bound}, got {getattr(self, name)}."
+            for name, bound in least.items()
+            if getattr(self, name) < bound
+        ]
+        problems += [
+            f"`{name}` must be above 0 and finite, got {getattr(self, name)}."
+            for name in ("learning_rate", "temperature")
+            if not 0.0 < getattr(self, name) < math.inf
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is merged and adapted.
+
+    Attributes:
+        tasks: names, in the order of every task axis.
+        encode: the model without its head.
+        classify: the head of one task.
+        heads: one a task.
+        origin: parameters that the updates are added to.
+        factors: as `svd.decompose_tree` returns.
+        mask: turns mask logits into a mask.
+    """
+
+    tasks: Sequence[str]
+    encode: Encode
+    classify: Classify
+    heads: Sequence[Any]
+    origin: Tree
+    factors: Tree
+    mask: Mask
+
+
+def adapt(
+    problem: Problem,
+    variables: Variables,
+    objective: Objective,
+    batch: Callable[[int], Batch],
+    config: AdaptationConfig,
+    folder: RunFolder,
+    name: str,
+    devices: Sequence[jax.Device] | None = None,
+    console: Console | None = None,
+) -> tuple[Variables, Tree]:
+    """Trains masks and coefficients; goes on from the newest checkpoint if there is one.
+
+    Args:
+        problem: what is merged.
+        variables: where to start.
+        objective: loss an example.
+        batch: the examples of a step, a pure function of its number.
+        config: how to train.
+        folder: gets checkpoints and `metrics.jsonl`.
+        name: of this run in the folder.
+        devices: all local ones by default.
+        console: for progress; standard error by default.
+
+    Returns:
+        The variables after the last step, and the parameters that they merge to.
+
+    Raises:
+        FloatingPointError: a loss is not finite; the message names step and tasks.
+    """
+    devices = devices or jax.local_devices()
+    console = console or Console(stderr=True)
+    optimizer = optax.adam(config.learning_rate)
+    start = State(variables, optimizer.init(variables))
+
+    checkpoints = Checkpoints(folder.path / "checkpoints" / name)
+    first, state = checkpoints.restore(start) or (0, start)
+    if first:
+        console.print(f"{name}: resuming at step {first:,} of {config.num_steps:,}")
+    folder.cut_metrics(name, first)
+
+    factors = parallel.shard_factors(problem.factors, devices)
+    origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
+    state = parallel.shard_state(state, devices)
+    step = make_step(
+        problem.encode,
+        problem.classify,
+        objective,
+        problem.mask,
+        optimizer,
+        parallel.AXIS,
+    )
+    step = parallel.pmap_step(step, state, factors, devices)
+
+    late: Metrics | None = None
+    with AdaptationProgress(name, first, config.num_steps, console) as progress:
+
+        def log(number, metrics):
+            row = _row(name, number, problem.tasks, jax.tree.map(np.asarray, metrics))
+            folder.append_metrics(row)
+            progress.update(number + 1, row["mean_entropy"])
+
+        for number in range(first, config.num_steps):
+            examples = parallel.shard_batch(batch(number), devices)
+            state, metrics = step(state, origin, factors, heads, examples)
+            if late is not None:  # one step late, so that the device never waits
+                log(number - 1, late)
+            late = metrics
+            done = number + 1
+            if done % config.checkpoint_every == 0 or done == config.num_steps:
+                log(number, late)
+                late = None
+                checkpoints.save(done, parallel.gather_state(state, start))
+    checkpoints.close()
+
+    merged = parallel.merged_params(
+        origin, factors, state.variables, problem.mask, devices
+    )
+    return parallel.gather_state(state, start).variables, merged
+
+
+def _row(name, number, tasks, metrics):
+    """Turns the metrics of a step into a row, or raises if the loss is not finite."""
+    bad = [t for t, v in zip(tasks, metrics.loss, strict=True) if not np.isfinite(v)]
+    if bad:
+        raise FloatingPointError(
+            f"The loss of {bad} is not finite at step {number} of {name!r}; lower the "
+            "learning rate, or check the inputs and heads of these tasks."
+        )
+    return {
+        "run": name,
+        "step": number,
+        "loss": float(metrics.loss.sum()),
+        "mean_entropy": float(metrics.entropy.mean()),
+        "mean_marginal_entropy": float(metrics.marginal_entropy.mean()),
+        "entropy": dict(zip(tasks, metrics.entropy.tolist(), strict=True)),
+    }

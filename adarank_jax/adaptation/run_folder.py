@@ -1,0 +1,196 @@
+"""A run is a folder: configuration, metrics, checkpoints, results.
+
+The same command on the same folder resumes. Every file is replaced whole, so that a
+reader never sees half of one.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import yaml
+
+from adarank_jax.adaptation.step import State
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: of the folder; made if it is missing.
+        config: everything that decides the result, as plain values.
+        restart: throw away an earlier run in this folder.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+        ValueError: the folder holds a run with another configuration, or files that
+            are not of a run.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: dict[str, Any], restart: bool):
+        """Opens or makes the folder and writes `config.yaml`."""
+        self.path = pathlib.Path(path)
+        self._make()
+        if restart:
+            self._clear()
+        saved = self._saved_config()
+        if saved is None:
+            text = yaml.safe_dump(config, sort_keys=False)
+            write_whole(self.path / "config.yaml", text.encode())
+        elif saved != config:
+            raise ValueError(_difference(self.path, saved, config))
+
+    def _make(self):
+        """Makes the folder and checks that a file can be written there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The run folder cannot be written ({error.strerror}); choose another "
+                "with --run-dir",
+                str(self.path),
+            ) from error
+
+    def _clear(self):
+        """Removes the files of an earlier run, if this is the folder of one."""
+        if self._saved_config() is None:
+            return
+        for name in (*_FOLDERS, *_FILES):
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    def _saved_config(self):
+        """Reads `config.yaml`; None in an empty folder."""
+        file = self.path / "config.yaml"
+        if file.is_file():
+            return yaml.safe_load(file.read_text())
+        if any(self.path.iterdir()):
+            raise ValueError(
+                f"`{self.path}` holds files but no config.yaml, so it is not the "
+                "folder of a run; choose another with --run-dir."
+            )
+        return None
+
+    def read_json(self, name: str, default: Any) -> Any:
+        """Reads a JSON file of the folder, or returns the default if there is none."""
+        file = self.path / name
+        return json.loads(file.read_text()) if file.is_file() else default
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replaces a JSON file of the folder."""
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.path / name, text.encode())
+
+    def cut_metrics(self, run: str, first: int) -> None:
+        """Drops the rows of one run from a step on, before they are written again."""
+        file = self.path / "metrics.jsonl"
+        if not file.is_file():
+            return
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        kept = [row for row in rows if row["run"] != run or row["step"] < first]
+        write_whole(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Appends a row to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Checkpoints:
+    """The adaptation states of one run, newest two kept.
+
+    Args:
+        folder: where Orbax writes.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Opens the folder."""
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True),
+        )
+
+    def save(self, step: int, state: State) -> None:
+        """Saves the state from which `step` is the next to run."""
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(_named(state)))
+
+    def restore(self, like: State) -> tuple[int, State] | None:
+        """Restores the newest state.
+
+        Args:
+            like: a state of the structure and shapes that were saved.
+
+        Returns:
+            The next step and the state; None if nothing was saved.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
+        named = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        leaves = [np.asarray(named[key]) for key in _named(like)]
+        return step, jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def close(self) -> None:
+        """Waits for the last save."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def write_whole(file: pathlib.Path, content: bytes) -> None:
+    """Replaces a file in one step: whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _named(state):
+    """Flattens a state to arrays by path: what Orbax stores is then only arrays."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
+
+
+def _difference(path, saved, config):
+    """Lists what differs between two configurations."""
+    keys = sorted(saved.keys() | config.keys())
+    lines = [
+        f"{key}: {saved.get(key)!r} there, {config.get(key)!r} now"
+        for key in keys
+        if saved.get(key) != config.get(key)
+    ]
+    return (
+        f"`{path}` holds a run with another configuration; choose another folder with "
+        "--run-dir, or start over with --restart:\n  " + "\n  ".join(lines)
+    )
+
+
+_FOLDERS = ("checkpoints", "factors", "figures", "models")
+_FILES = (
+    "config.yaml",
+    "manifest.json",
+    "merged.safetensors",
+    "metrics.jsonl",
+    "results.json",
+)

@@ -1,0 +1,181 @@
+"""Singular value decomposition of task vectors, all tasks side by side.
+
+The factors of one matrix are concatenated over tasks on the rank axis, so that the
+update of all tasks is one matrix product, `(u * weights) @ vt`, and so that the same
+axis can be sharded over devices.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from adarank_jax import tree
+from adarank_jax.tree import Predicate, Tree
+
+
+class SVDFactors(NamedTuple):
+    """Singular directions of the task vectors of one weight matrix.
+
+    Attributes:
+        u: left directions as columns, `(rows, tasks * rank)`, task by task.
+        s: singular values, `(tasks, rank)`, falling within a task.
+        vt: right directions as rows, `(tasks * rank, cols)`.
+    """
+
+    u: Array
+    s: Array
+    vt: Array
+
+
+def decompose(task_vectors: Float[Array, "tasks rows cols"]) -> SVDFactors:
+    r"""Decomposes the task vectors of one weight matrix.
+
+    .. math:: \tau_t = U_t \operatorname{diag}(s_t) V_t^\top
+
+    Args:
+        task_vectors: fine-tuned minus origin weights, one matrix a task.
+
+    Returns:
+        The factors; `rank` is the smaller side of the matrix.
+
+    Raises:
+        ValueError: a matrix is empty or not finite.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> decompose(jnp.ones((2, 5, 3))).s.shape
+        (2, 3)
+
+    References:
+        Lee et al., `AdaRank <https://arxiv.org/abs/2503.22178>`_, ICLR 2026, section 3.
+    """
+    if task_vectors.ndim != 3 or not task_vectors.size:
+        raise ValueError(
+            "`task_vectors` must have shape (tasks, rows, cols), none of them zero, "
+            f"got {task_vectors.shape}."
+        )
+    if not bool(jnp.isfinite(task_vectors).all()):
+        raise ValueError("`task_vectors` must be finite, got NaN or infinity.")
+    u, s, vt = jnp.linalg.svd(task_vectors, full_matrices=False)
+    return SVDFactors(jnp.concatenate([*u], axis=1), s, jnp.concatenate([*vt], axis=0))
+
+
+def decompose_tree(task_vectors: Tree, is_decomposed: Predicate) -> Tree:
+    """Decomposes the matrices of a model on the host CPU; leaves the rest dense.
+
+    Args:
+        task_vectors: a tree with a leading task axis at each leaf.
+        is_decomposed: `(path, leaf of one task) -> bool`, asked once a leaf.
+
+    Returns:
+        The same tree, with `SVDFactors` where the predicate holds.
+
+    Raises:
+        ValueError: a tensor is not finite, or one that the predicate names is not a
+            matrix.
+    """
+    tree.check_finite(task_vectors, "`task_vectors`")
+
+    def leaf_factors(path, leaf):
+        if not is_decomposed(path, leaf[0]):
+            return leaf
+        if leaf.ndim != 3:
+            raise ValueError(
+                f"`is_decomposed` must hold for matrices only, got {path!r} of shape "
+                f"{leaf.shape[1:]}; reshape it to (rows, cols) or exclude it."
+            )
+        return decompose(leaf)
+
+    host = jax.local_devices(backend="cpu")[0]
+    with jax.default_device(host):
+        return tree.map_with_path(leaf_factors, jax.device_put(task_vectors, host))
+
+
+def is_factors(leaf: object) -> bool:
+    """Tells whether a leaf of a factor tree is decomposed."""
+    return isinstance(leaf, SVDFactors)
+
+
+def reconstruct(factors: SVDFactors) -> Float[Array, "tasks rows cols"]:
+    """Multiplies the factors back into one matrix a task."""
+    tasks, rank = factors.s.shape
+    u = factors.u.reshape(-1, tasks, rank)
+    vt = factors.vt.reshape(tasks, rank, -1)
+    return jnp.einsum(
+        "mtr,tr,trn->tmn", u, factors.s, vt, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def truncate(factors: SVDFactors, rank: int) -> SVDFactors:
+    """Keeps the leading `rank` directions of every task.
+
+    Args:
+        factors: of one matrix.
+        rank: how many directions to keep, from 1 to all.
+
+    Returns:
+        Smaller factors.
+
+    Raises:
+        ValueError: `rank` is out of range.
+    """
+    tasks, full = factors.s.shape
+    if not 1 <= rank <= full:
+        raise ValueError(f"`rank` must be from 1 to {full}, got {rank}.")
+    u = factors.u.reshape(-1, tasks, full)[:, :, :rank]
+    vt = factors.vt.reshape(tasks, full, -1)[:, :rank]
+    return SVDFactors(
+        u.reshape(-1, tasks * rank),
+        factors.s[:, :rank],
+        vt.reshape(tasks * rank, -1),
+    )
+
+
+def leading_rank(rank: int, rank_ratio: float) -> int:
+    """Returns how many leading directions a ratio keeps: rounded down, at least one.
+
+    Args:
+        rank: number of directions.
+        rank_ratio: share to keep, in (0, 1].
+
+    Raises:
+        ValueError: the ratio is out of range.
+
+    Examples:
+        >>> leading_rank(32, 0.16)
+        5
+    """
+    if not 0.0 < rank_ratio <= 1.0:
+        raise ValueError(f"`rank_ratio` must be in (0, 1], got {rank_ratio}.")
+    return max(1, math.floor(rank * rank_ratio + 1e-9))
+
+
+def energy_rank(
+    s: Float[Array, "tasks rank"], energy: float = 0.95
+) -> Int[Array, " tasks"]:
+    r"""Returns the smallest rank that holds a share of the spectral energy.
+
+    .. math:: \min \{k : \sum_{i \le k} s_i^2 \ge e \sum_i s_i^2\}
+
+    Args:
+        s: singular values, falling.
+        energy: the share, in (0, 1].
+
+    Raises:
+        ValueError: `energy` is out of range.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> energy_rank(jnp.array([[3.0, 1.0, 0.0], [1.0, 1.0, 1.0]]), 0.9)
+        Array([1, 3], dtype=int32)
+
+    References:
+        Lee et al., `AdaRank <https://arxiv.org/abs/2503.22178>`_, ICLR 2026, figure 2.
+    """
+    if not 0.0 < energy <= 1.0:
+        raise ValueError(f"`energy` must be in (0, 1], got {energy}.")
+    total = jnp.cumsum(s**2, axis=1)
+    return 1 + jnp.sum(total < energy * total[:, -1:], axis=1, dtype=jnp.int32)

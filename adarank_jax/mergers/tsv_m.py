@@ -1,0 +1,86 @@
+"""TSV-M: task singular vectors, decorrelated. Gargiulo et al., CVPR 2025."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adarank_jax import tree
+from adarank_jax.core import merge, svd, task_vectors
+from adarank_jax.core.svd import SVDFactors
+from adarank_jax.tree import Predicate, Tree
+
+
+def tsv_m(
+    pretrained: Tree,
+    finetuned: Sequence[Tree],
+    is_decomposed: Predicate,
+    *,
+    coefficient: float = 1.0,
+) -> Tree:
+    r"""Adds the decorrelated leading directions of the task vectors.
+
+    .. math:: \theta = \theta_0 + \alpha U_\perp \operatorname{diag}(s) V_\perp^\top
+
+    Args:
+        pretrained: parameters before fine-tuning.
+        finetuned: parameters of each task's expert.
+        is_decomposed: which tensors are decomposed; to the others the mean of the task
+            vectors is added.
+        coefficient: :math:`\alpha`; 1 is the published choice.
+
+    Returns:
+        Parameters as `pretrained`.
+
+    Raises:
+        ValueError: the models differ in their tensors.
+
+    References:
+        Gargiulo et al., `Task Singular Vectors <https://arxiv.org/abs/2412.00081>`_,
+        CVPR 2025, algorithm 1.
+    """
+    factors = tsv_factors(
+        svd.decompose_tree(
+            task_vectors.task_vectors(pretrained, finetuned), is_decomposed
+        )
+    )
+    return merge.static_params(pretrained, factors, coefficient)
+
+
+def tsv_factors(factors: Tree) -> Tree:
+    """Turns plain factors into those of TSV-M, from which AdaRank can start as well.
+
+    Args:
+        factors: as `svd.decompose_tree` returns, of task vectors from the pretrained
+            model.
+
+    Returns:
+        Factors with `rank / tasks` directions a task, decorrelated over all tasks;
+        task vectors that are not decomposed are divided by the number of tasks, so
+        that their sum is the mean.
+    """
+
+    def leaf_factors(_, leaf):
+        if not svd.is_factors(leaf):
+            return leaf / leaf.shape[0]
+        tasks, rank = leaf.s.shape
+        leading = svd.truncate(leaf, max(1, rank // tasks))
+        return SVDFactors(
+            nearest_orthogonal(leading.u),
+            leading.s,
+            nearest_orthogonal(leading.vt.T).T,
+        )
+
+    return tree.map_with_path(leaf_factors, factors)
+
+
+def nearest_orthogonal(
+    columns: Float[Array, "rows directions"],
+) -> Float[Array, "rows directions"]:
+    r"""Returns the closest matrix with orthonormal columns (Procrustes).
+
+    .. math:: P Q^\top \quad\text{where}\quad X = P D Q^\top
+    """
+    p, _, qt = jnp.linalg.svd(columns, full_matrices=False)
+    return jnp.matmul(p, qt, precision=jax.lax.Precision.HIGHEST)

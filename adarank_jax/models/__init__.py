@@ -1,0 +1,1 @@
+"""Flax Linen encoders named after their checkpoints, and task heads."""

@@ -1,0 +1,157 @@
+"""Parameter trees by path: flatten to ``a/b/c``, compare two trees, stack tasks.
+
+A parameter tree is a nested dict with string keys and arrays at its leaves.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = Any
+"""A nested dict of arrays."""
+
+Predicate = Callable[[str, Any], bool]
+"""Takes a path ``a/b/c`` and a leaf."""
+
+
+def flatten(tree: Tree) -> dict[str, Any]:
+    """Lists the leaves of a nested dict by path.
+
+    Args:
+        tree: nested dict; whatever is not a dict is a leaf.
+
+    Returns:
+        Leaf by path, in the order of `jax.tree.leaves`.
+
+    Raises:
+        ValueError: a key holds a slash, or a branch is empty.
+
+    Examples:
+        >>> flatten({"b": {"w": 1}, "a": 2})
+        {'a': 2, 'b/w': 1}
+    """
+    flat = {}
+    for key in sorted(tree):
+        if "/" in key:
+            raise ValueError(f"`tree` must not have a slash in a key, got {key!r}.")
+        if not isinstance(tree[key], Mapping):
+            flat[key] = tree[key]
+            continue
+        if not tree[key]:
+            raise ValueError(f"`tree` must not have empty branches, got one: {key!r}.")
+        flat |= {f"{key}/{rest}": leaf for rest, leaf in flatten(tree[key]).items()}
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Tree:
+    """Builds the nested dict back from leaves by path.
+
+    Args:
+        flat: leaf by path, as `flatten` returns.
+
+    Raises:
+        ValueError: one path is a leaf and a branch at once.
+
+    Examples:
+        >>> unflatten({"a": 2, "b/w": 1})
+        {'a': 2, 'b': {'w': 1}}
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *branches, last = path.split("/")
+        node = tree
+        for key in branches:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"`flat` has a leaf at {key!r} and also {path!r}.")
+        if last in node:
+            raise ValueError(f"`flat` has a branch at {path!r} and also a leaf.")
+        node[last] = leaf
+    return tree
+
+
+def map_with_path(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """Maps `function(path, leaf, *leaves)` over nested dicts of the same keys."""
+    flats = [flatten(other) for other in rest]
+    return unflatten(
+        {
+            path: function(path, leaf, *(flat[path] for flat in flats))
+            for path, leaf in flatten(tree).items()
+        }
+    )
+
+
+def check_same(left: Tree, right: Tree, names: tuple[str, str]) -> None:
+    """Checks that two trees have the same paths and shapes.
+
+    Args:
+        left: a nested dict of arrays.
+        right: another.
+        names: what to call the two in the message.
+
+    Raises:
+        ValueError: they differ; the message lists the paths of both sides, sorted.
+    """
+    one, two = flatten(left), flatten(right)
+    lines = [f"only in {names[0]}: {path}" for path in sorted(one.keys() - two.keys())]
+    lines += [f"only in {names[1]}: {path}" for path in sorted(two.keys() - one.keys())]
+    for path in sorted(one.keys() & two.keys()):
+        shapes = np.shape(one[path]), np.shape(two[path])
+        if shapes[0] != shapes[1]:
+            lines.append(
+                f"{path}: {shapes[0]} in {names[0]}, {shapes[1]} in {names[1]}"
+            )
+    if lines:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same tensors, but "
+            f"{len(lines)} differ; are they of one architecture?\n  "
+            + "\n  ".join(lines)
+        )
+
+
+def check_finite(tree: Tree, name: str) -> None:
+    """Checks that no tensor holds NaN or infinity; one Inf can hang an SVD for ever.
+
+    Args:
+        tree: a nested dict of arrays.
+        name: what to call the tree in the message.
+
+    Raises:
+        ValueError: some tensors are not finite; the message names each of them, with
+            the number of bad entries and the index of the first.
+    """
+    lines = []
+    for path, leaf in flatten(tree).items():
+        bad = ~np.isfinite(np.asarray(leaf, np.float32))
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            lines.append(f"{path}: {int(bad.sum())} of {bad.size}, first at {first}")
+    if lines:
+        raise ValueError(
+            f"{name} must be finite, but {len(lines)} tensors hold NaN or infinity; "
+            "save or download it again:\n  " + "\n  ".join(lines)
+        )
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """Stacks trees of the same structure along a new leading axis.
+
+    Args:
+        trees: at least one.
+
+    Raises:
+        ValueError: there is no tree, or two differ.
+    """
+    if not trees:
+        raise ValueError("`trees` must hold at least one tree, got none.")
+    for i, other in enumerate(trees[1:], start=1):
+        check_same(trees[0], other, ("`trees[0]`", f"`trees[{i}]`"))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def num_parameters(tree: Tree) -> int:
+    """Counts the numbers in all leaves."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
