@@ -84,6 +84,17 @@ def map_with_path(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree
     )
 
 
+def without_none(tree: Tree) -> Tree:
+    """Drops the leaves that are None, and the branches that hold nothing else.
+
+    Examples:
+        >>> without_none({"a": None, "b": {"c": 1, "d": None}})
+        {'b': {'c': 1}}
+    """
+    kept = {path: leaf for path, leaf in flatten(tree).items() if leaf is not None}
+    return unflatten(kept)
+
+
 def check_same(left: Tree, right: Tree, names: tuple[str, str]) -> None:
     """Checks that two trees have the same paths and shapes.
 

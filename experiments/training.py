@@ -147,6 +147,48 @@ def classifier_loss(model: nn.Module, num_classes: int) -> tuple[Callable, Loss]
     return init, loss
 
 
+def fit_head(
+    features: np.ndarray, labels: np.ndarray, logit_scale: float, num_steps: int = 300
+) -> Head:
+    """Fits the directions of a cosine head to frozen features, by cross-entropy.
+
+    Args:
+        features: `(examples, features)`.
+        labels: `(examples,)`; every class must occur.
+        logit_scale: fixed.
+        num_steps: of Adam, on all examples at once.
+
+    Returns:
+        The head; it starts from the centred class means.
+    """
+    unit = heads.normalise(jnp.asarray(features))
+    classes = range(int(labels.max()) + 1)
+    means = jnp.stack([unit[labels == c].mean(axis=0) for c in classes], axis=1)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.03, num_steps))
+    return _fit_directions(unit, labels, logit_scale, means, optimizer, num_steps)
+
+
+def _fit_directions(features, labels, logit_scale, means, optimizer, num_steps):
+    """Runs the optimiser of a head."""
+
+    def loss(directions):
+        head = Head(directions / jnp.linalg.norm(directions, axis=0), logit_scale)
+        logits = heads.cosine_logits(features, head)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    @jax.jit
+    def step(directions, state):
+        updates, state = optimizer.update(jax.grad(loss)(directions), state)
+        return optax.apply_updates(directions, updates), state
+
+    directions = means - means.mean(axis=1, keepdims=True)
+    directions /= jnp.linalg.norm(directions, axis=0)
+    state = optimizer.init(directions)
+    for _ in range(num_steps):
+        directions, state = step(directions, state)
+    return heads.make_head(directions, logit_scale)
+
+
 def finetuning_loss(model: nn.Module, head: Head) -> Loss:
     """Builds the cross-entropy of an encoder under a frozen head."""
 

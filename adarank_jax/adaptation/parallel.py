@@ -167,19 +167,19 @@ def merged_params(
         Parameters as `origin`, as host arrays.
     """
 
-    def merged(origin, factors, variables):
+    def merged(_, origin, factors, variables):
         return merge.merged_params(origin, factors, variables, mask, AXIS)
 
-    return jax.tree.map(
-        np.asarray,
-        jax.pmap(
-            merged,
-            axis_name=AXIS,
-            in_axes=(None, _factor_axes(factors), _state_axes(variables)),
-            out_axes=None,
-            devices=devices,
-        )(origin, factors, variables),
+    mapped = jax.pmap(
+        merged,
+        axis_name=AXIS,
+        in_axes=(0, None, _factor_axes(factors), _state_axes(variables)),
+        out_axes=None,
+        devices=devices,
     )
+    # pmap wants a mapped argument even where nothing is decomposed, hence the numbers.
+    numbers = _put(np.arange(len(devices)), devices, sharded=True)
+    return jax.tree.map(np.asarray, mapped(numbers, origin, factors, variables))
 
 
 def _split(array, axis, count):

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import yaml
 
 from adarank_jax.adaptation.step import State
+from adarank_jax.checkpoints import files
 
 
 class RunFolder:
@@ -42,7 +43,7 @@ class RunFolder:
         saved = self._saved_config()
         if saved is None:
             text = yaml.safe_dump(config, sort_keys=False)
-            write_whole(self.path / "config.yaml", text.encode())
+            files.write_whole(self.path / "config.yaml", text.encode())
         elif saved != config:
             raise ValueError(_difference(self.path, saved, config))
 
@@ -91,7 +92,7 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Replaces a JSON file of the folder."""
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self.path / name, text.encode())
+        files.write_whole(self.path / name, text.encode())
 
     def cut_metrics(self, run: str, first: int) -> None:
         """Drops the rows of one run from a step on, before they are written again."""
@@ -100,7 +101,7 @@ class RunFolder:
             return
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         kept = [row for row in rows if row["run"] != run or row["step"] < first]
-        write_whole(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        files.write_whole(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Appends a row to `metrics.jsonl`."""
@@ -150,22 +151,6 @@ class Checkpoints:
         self._manager.close()
 
 
-def write_whole(file: pathlib.Path, content: bytes) -> None:
-    """Replaces a file in one step: whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _named(state):
     """Flattens a state to arrays by path: what Orbax stores is then only arrays."""
     paths, _ = jax.tree_util.tree_flatten_with_path(state)
@@ -186,7 +171,7 @@ def _difference(path, saved, config):
     )
 
 
-_FOLDERS = ("checkpoints", "factors", "figures", "models")
+_FOLDERS = ("adapted", "checkpoints", "factors", "figures")
 _FILES = (
     "config.yaml",
     "manifest.json",

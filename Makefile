@@ -1,0 +1,39 @@
+# Every target sets up its own .venv first; nothing outside this folder is changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := setup.py requirements.txt
+
+.PHONY: run test test-slow lint format check clean
+
+run: $(VENV)/suite  ## merge the eight embedded experts and print the table
+	$(BIN)/python -m experiments.run_vit
+
+test: $(VENV)/dev  ## the default test suite
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/dev  ## long comparisons: three seeds, big models
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev  ## ruff, import-linter, pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(VENV)/dev  ## ruff
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adarank_jax needs Python 3.11 or newer; set PYTHON=python3.12, say")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/suite $(VENV)/dev: $(VENV)/%: $(SETUP) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""What adaptation did: kept ranks and figures."""

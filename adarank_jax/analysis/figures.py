@@ -1,0 +1,109 @@
+"""Figures of a run, each as PNG and SVG beside the CSV that it was drawn from."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from adarank_jax.checkpoints import files
+
+
+def task_bars(
+    rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], folder: pathlib.Path
+) -> None:
+    """Draws the accuracy of every method on every task as grouped bars.
+
+    Args:
+        rows: with `label`, `per_task` and `mean`, accuracies in [0, 1].
+        tasks: order of the groups.
+        folder: gets ``task_bars.png``, ``.svg`` and ``.csv``.
+    """
+    rows = sorted(rows, key=lambda row: row["mean"])
+    groups = [*tasks, "mean"]
+    values = np.array(
+        [[*(row["per_task"][t] for t in tasks), row["mean"]] for row in rows]
+    )
+    figure, axes = _axes(width=1.5 * len(groups) + 1.0, height=4.5)
+    colours = _colour_map("viridis")(np.linspace(0.0, 0.95, len(rows)))
+    width = 0.85 / len(rows)
+    for i, (row, value, colour) in enumerate(zip(rows, values, colours, strict=True)):
+        places = np.arange(len(groups)) + (i - (len(rows) - 1) / 2) * width
+        axes.bar(places, 100 * value, width, color=colour, label=row["label"])
+    axes.set_xticks(np.arange(len(groups)), groups)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("accuracy on test images, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    _save(
+        figure,
+        folder / "task_bars",
+        ["method", *groups],
+        [[row["label"], *value] for row, value in zip(rows, values, strict=True)],
+    )
+
+
+def rank_map(
+    kept: Mapping[str, np.ndarray], tasks: Sequence[str], folder: pathlib.Path
+) -> None:
+    """Draws the share of kept directions, task by layer, one panel a kind of matrix.
+
+    Args:
+        kept: shares `(tasks,)` in [0, 1] by path ``BLOCK/KIND/kernel``.
+        tasks: order of the rows.
+        folder: gets ``rank_map.png``, ``.svg`` and ``.csv``.
+    """
+    blocks = list(dict.fromkeys(path.split("/")[0] for path in kept))
+    kinds = list(dict.fromkeys("/".join(path.split("/")[1:-1]) for path in kept))
+    figure, panels = _axes(
+        width=1.6 + len(kinds) * max(1.6, 0.5 * len(blocks)),
+        height=1.4 + 0.32 * len(tasks),
+        columns=len(kinds),
+    )
+    for panel, kind in zip(panels, kinds, strict=True):
+        shares = np.stack([kept[f"{block}/{kind}/kernel"] for block in blocks], axis=1)
+        image = panel.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        panel.set_title(kind, fontsize=9)
+        panel.set_xticks(range(len(blocks)), [block.split("_")[-1] for block in blocks])
+        panel.set_yticks(range(len(tasks)), tasks if panel is panels[0] else [])
+        panel.set_xlabel("block")
+        for (i, j), share in np.ndenumerate(shares):
+            ink = "black" if share > 0.5 else "white"
+            panel.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color=ink)
+    figure.colorbar(image, ax=list(panels), label="directions kept, %")
+    _save(
+        figure,
+        folder / "rank_map",
+        ["matrix", *tasks],
+        [[path, *shares] for path, shares in kept.items()],
+    )
+
+
+def _axes(width, height, columns=1):
+    """Makes a figure that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns)
+
+
+def _colour_map(name):
+    """Returns a matplotlib colour map."""
+    import matplotlib
+
+    return matplotlib.colormaps[name]
+
+
+def _save(figure, stem, header, rows):
+    """Writes the figure twice, and its numbers."""
+    for suffix in ("png", "svg"):
+        stream = io.BytesIO()
+        figure.savefig(stream, format=suffix, dpi=150)
+        files.write_whole(stem.with_suffix(f".{suffix}"), stream.getvalue())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    files.write_whole(stem.with_suffix(".csv"), text.getvalue().encode())

@@ -1,0 +1,215 @@
+"""Makes the embedded suite: a base model, a frozen head and an expert for every task.
+
+    python -m experiments.finetune                          # about an hour on two cores
+    python -m experiments.finetune --tasks mnist signs      # some of the tasks only
+
+The base is pretrained on classes that no task uses, the heads are fitted to its frozen
+features, and the experts are fine-tuned under the frozen heads at a small learning
+rate, so that their weights move by a few per cent only. The same command resumes.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from rich.console import Console
+
+from adarank_jax import tree
+from adarank_jax.adaptation.evaluate import Predictor
+from adarank_jax.checkpoints import files
+from adarank_jax.data import transforms
+from adarank_jax.data.embedded import pretraining
+from adarank_jax.data.embedded import tasks as embedded_tasks
+from adarank_jax.models import clip_vision, heads
+from adarank_jax.models.heads import Head
+from adarank_jax.tree import Tree
+from experiments import manifest, presets, training
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Makes base, heads and experts of the embedded suite from one seed."""
+
+    output: pathlib.Path = pathlib.Path("runs/embedded_suite")
+    """Folder of the weights and of the training states. The same command resumes."""
+
+    tasks: tuple[str, ...] = embedded_tasks.SUITE
+    """Tasks to make heads and experts for."""
+
+    seed: int = 0
+    """Of the initial weights, the pretraining images and the order of all batches."""
+
+    model: str = "vit-small-8"
+    """Variant of the image tower."""
+
+    pretraining_images: int = 320_000
+    """Number of rendered images, of about 1,200 classes."""
+
+    pretraining_steps: int = 12_000
+    """Steps of 128 images."""
+
+    head_images: int = 3_000
+    """Training images of a task that its head is fitted to."""
+
+    logit_scale: float = 20.0
+    """Of the heads."""
+
+    finetuning_steps: int = 1_000
+    """Steps of 64 images, for each expert."""
+
+    finetuning_rate: float = 3e-4
+    """Peak learning rate of Adam for the experts."""
+
+
+def main(config: Config) -> None:
+    """Makes everything from top to bottom."""
+    console = Console(stderr=True, highlight=False)
+    for name in config.tasks:
+        presets.nearest("task", name, embedded_tasks.TASKS)
+    model = clip_vision.ClipVision(clip_vision.variant(config.model))
+    config.output.mkdir(parents=True, exist_ok=True)
+
+    # The base, rounded to what is stored, so that experts start from the stored one.
+    base = config.output / "pretrained.safetensors"
+    if not base.is_file():
+        files.write(base, _pretrain(config, model, console)["tower"], np.float16)
+    pretrained = files.read(base)
+
+    # A head a task on frozen features, then an expert a task under its frozen head.
+    report, directions = {}, {}
+    for name in config.tasks:
+        images, labels = embedded_tasks.render(name, "train")
+        head = _fit_head(config, model, pretrained, images, labels)
+        directions[name] = head.directions
+        expert = config.output / f"{name}.safetensors"
+        if not expert.is_file():
+            params = _finetune(config, model, pretrained, head, images, labels, name)
+            files.write(expert, params, np.float16)
+        finetuned = files.read(expert)
+        report[name] = _judge(model, head, name, pretrained, finetuned)
+        console.print(f"{name}: {report[name]}")
+    files.write(config.output / "heads.safetensors", directions, np.float16)
+
+    stems = ["pretrained", "heads", *config.tasks]
+    digests = {
+        f"{stem}.safetensors": files.digest(config.output / f"{stem}.safetensors")
+        for stem in stems
+    }
+    content = {
+        "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),
+        "config": {**dataclasses.asdict(config), "output": None},
+        "made_with": manifest.describe(),
+        "tasks": list(config.tasks),
+        "model": dataclasses.asdict(model.config),
+        "logit_scale": config.logit_scale,
+        "report": report,
+        "sha256": digests,
+    }
+    text = json.dumps(content, indent=2, default=str) + "\n"
+    files.write_whole(config.output / "manifest.json", text.encode())
+
+
+def _pretrain(config: Config, model: Any, console: Console) -> Any:
+    """Trains the tower to tell the pretraining classes apart."""
+    chunks = [
+        range(start, min(start + 10_000, config.pretraining_images))
+        for start in range(0, config.pretraining_images, 10_000)
+    ]
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        seeds = [config.seed] * len(chunks)
+        parts = list(pool.map(pretraining.render, chunks, seeds))
+    images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    init, loss = training.classifier_loss(model, pretraining.num_classes())
+    params = init(jax.random.key(config.seed), images[:1])
+    return training.train(
+        params,
+        loss,
+        training.pretraining_optimizer(params, config.pretraining_steps),
+        training.random_batches(images, labels, 128, config.seed, shift=2),
+        config.pretraining_steps,
+        "pretraining",
+        console,
+        config.output / "pretraining",
+    )
+
+
+def _fit_head(
+    config: Config,
+    model: Any,
+    pretrained: Tree,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> Head:
+    """Fits a head to features of the pretrained tower, rounded to what is stored."""
+    used = slice(0, config.head_images)
+    inputs = transforms.normalise(images[used])
+    features = Predictor(_encode(model), heads.cosine_logits).features(
+        pretrained, inputs
+    )
+    head = training.fit_head(features, labels[used], config.logit_scale)
+    stored = np.asarray(head.directions, np.float16)
+    return heads.make_head(jnp.asarray(stored), config.logit_scale)
+
+
+def _finetune(
+    config: Config,
+    model: Any,
+    pretrained: Tree,
+    head: Head,
+    images: np.ndarray,
+    labels: np.ndarray,
+    name: str,
+) -> Tree:
+    """Fine-tunes the whole tower on one task under its frozen head."""
+    steps = config.finetuning_steps
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.finetuning_rate, steps // 10, steps
+    )
+    return training.train(
+        pretrained,
+        training.finetuning_loss(model, head),
+        optax.adam(schedule),
+        training.random_batches(images, labels, 64, config.seed),
+        steps,
+        name,
+        Console(stderr=True, highlight=False),
+    )
+
+
+def _judge(
+    model: Any, head: Head, name: str, pretrained: Tree, finetuned: Tree
+) -> dict[str, float]:
+    """Measures base and expert on the test images, and how far the weights moved."""
+    images, labels = embedded_tasks.render(name, "test")
+    inputs = transforms.normalise(images)
+    predictor = Predictor(_encode(model), heads.cosine_logits)
+    before, after = tree.flatten(pretrained), tree.flatten(finetuned)
+    moved = [
+        (np.sum((after[path] - leaf) ** 2), np.sum(leaf**2))
+        for path, leaf in before.items()
+        if clip_vision.is_decomposed(path, leaf)
+    ]
+    change, size = np.sum(moved, axis=0)
+    return {
+        "pretrained": predictor.accuracy(pretrained, head, inputs, labels).share,
+        "finetuned": predictor.accuracy(finetuned, head, inputs, labels).share,
+        "relative_weight_change": float(np.sqrt(change / size)),
+    }
+
+
+def _encode(model):
+    """Turns a module into a function of parameters and inputs."""
+    return lambda params, inputs: model.apply({"params": params}, inputs)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

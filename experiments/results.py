@@ -1,0 +1,144 @@
+"""Rows of a comparison, and the table that shows them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from adarank_jax.adaptation.evaluate import Predictor
+from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.tree import Tree
+from experiments.suite import Suite
+
+
+class Comparison:
+    """The rows of a run, written to `results.json` as soon as each is known.
+
+    Args:
+        suite: what is merged and judged.
+        folder: of the run; rows that it already holds are not made again.
+    """
+
+    def __init__(self, suite: Suite, folder: RunFolder):
+        """Reads the rows of an earlier start of the same run."""
+        self._suite, self._folder = suite, folder
+        self._predictor = Predictor(suite.encode, suite.classify)
+        self.rows: list[dict[str, Any]] = folder.read_json("results.json", {}).get(
+            "rows", []
+        )
+
+    def add(
+        self,
+        method: str,
+        make: Callable[[], Tree | Sequence[Tree]],
+        uses: str,
+        origin: str | None = None,
+        objective: str | None = None,
+    ) -> None:
+        """Makes parameters, measures their accuracies and writes the row.
+
+        Args:
+            method: name of the merge.
+            make: returns the parameters, or one set of them for each task.
+            uses: what the method needs beyond the weights.
+            origin: that adaptation started from.
+            objective: that adaptation minimised.
+        """
+        names = {"method": method, "origin": origin, "objective": objective}
+        if any(names.items() <= row.items() for row in self.rows):
+            return
+        started = time.perf_counter()
+        made = jax.block_until_ready(make())
+        seconds = time.perf_counter() - started
+        is_one = isinstance(made, Mapping)
+        models = [made] * len(self._suite.tasks) if is_one else made
+        accuracies = [
+            self._predictor.accuracy(*example)
+            for example in zip(
+                models,
+                self._suite.heads,
+                self._suite.images,
+                self._suite.labels,
+                strict=True,
+            )
+        ]
+        shares = [accuracy.share for accuracy in accuracies]
+        errors = [accuracy.standard_error for accuracy in accuracies]
+        best = next((r for r in self.rows if r["method"] == "individual"), None)
+        experts = list(best["per_task"].values()) if best else shares
+        self.rows.append(
+            names
+            | {
+                "per_task": dict(zip(self._suite.tasks, shares, strict=True)),
+                "mean": float(np.mean(shares)),
+                "standard_error": float(np.linalg.norm(errors) / len(errors)),
+                "normalized": float(np.mean(np.divide(shares, experts))),
+                "seconds": round(seconds, 2),
+                "uses": uses,
+            }
+        )
+        self._folder.write_json(
+            "results.json",
+            {
+                "suite": self._suite.name,
+                "tasks": list(self._suite.tasks),
+                "rows": self.rows,
+            },
+        )
+
+    def predictions(self) -> list[np.ndarray]:
+        """Returns what each expert predicts for its own images: the pseudo-labels."""
+        return [
+            self._predictor.predict(*example)
+            for example in zip(
+                self._suite.finetuned,
+                self._suite.heads,
+                self._suite.images,
+                strict=True,
+            )
+        ]
+
+
+def slug(method: str, origin: str, objective: str) -> str:
+    """Names an adaptation in the run folder, for example ``adarank-cart-entropy``."""
+    return f"{method}-{origin}-{objective}"
+
+
+def label(entry: Mapping[str, Any]) -> str:
+    """Names a row in one line, for example ``adarank · cart · entropy``."""
+    parts = (entry["method"], entry["origin"], entry["objective"])
+    return " · ".join(part.replace("_", " ") for part in parts if part)
+
+
+def labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Adds the one-line name to every row."""
+    return [{**row, "label": label(row)} for row in rows]
+
+
+def show(
+    rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], console: Console
+) -> None:
+    """Prints the rows, worst first, in percent."""
+    table = Table(
+        title="Accuracy on the test images, %, with binomial standard errors",
+        caption="normalized: mean over tasks of accuracy / accuracy of the task's own "
+        "expert. Labels were used for this table only.",
+    )
+    table.add_column("method", no_wrap=True)
+    for task in tasks:
+        table.add_column(task, justify="right")
+    for name in ("mean", "normalized", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in sorted(rows, key=lambda entry: entry["mean"]):
+        table.add_row(
+            label(entry),
+            *(f"{100 * entry['per_task'][task]:.1f}" for task in tasks),
+            f"{100 * entry['mean']:.2f} ± {100 * entry['standard_error']:.2f}",
+            f"{100 * entry['normalized']:.1f}",
+            f"{entry['seconds']:.1f}",
+        )
+    console.print(table)
