@@ -34,7 +34,8 @@ def iso_c(
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors.
+        ValueError: there is no model, two differ in their tensors, or one is not
+            finite.
 
     References:
         Marczak et al., `No Task Left Behind <https://arxiv.org/abs/2502.04959>`_,

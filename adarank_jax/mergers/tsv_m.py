@@ -34,7 +34,8 @@ def tsv_m(
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors.
+        ValueError: there is no model, two differ in their tensors, or one is not
+            finite.
 
     References:
         Gargiulo et al., `Task Singular Vectors <https://arxiv.org/abs/2412.00081>`_,

@@ -70,7 +70,7 @@ def cosine_logits(
     """Returns scaled cosines of embeddings and classes.
 
     Args:
-        features: embeddings, of any length.
+        features: embeddings, of any length above zero.
         head: the classifier.
     """
     return head.logit_scale * (normalise(features) @ head.directions)
