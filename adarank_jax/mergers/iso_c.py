@@ -27,7 +27,7 @@ def iso_c(
         pretrained: parameters before fine-tuning.
         finetuned: parameters of each task's expert.
         is_decomposed: which tensors are flattened; to the others the mean of the task
-            vectors is added.
+            vectors is added, scaled alike.
         coefficient: :math:`\alpha`; the default is FusionBench's.
 
     Returns:
@@ -44,7 +44,7 @@ def iso_c(
 
     def leaf_params(path, start, vectors):
         if not is_decomposed(path, start):
-            return start + jnp.mean(vectors, axis=0)
+            return start + coefficient * jnp.mean(vectors, axis=0)
         return start + coefficient * flat_spectrum(jnp.sum(vectors, axis=0))
 
     vectors = task_vectors.task_vectors(pretrained, finetuned)

@@ -27,7 +27,7 @@ def tsv_m(
         pretrained: parameters before fine-tuning.
         finetuned: parameters of each task's expert.
         is_decomposed: which tensors are decomposed; to the others the mean of the task
-            vectors is added.
+            vectors is added, scaled alike.
         coefficient: :math:`\alpha`; 1 is the published choice.
 
     Returns:
