@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from adarank_jax import tree
@@ -70,7 +71,7 @@ def init_variables(
 
 
 def merge_matrix(
-    origin: Float[Array, "rows cols"],
+    origin: Float[ArrayLike, "rows cols"],
     coefficients: Float[Array, " tasks"],
     mask: Float[Array, "tasks rank"],
     u: Float[Array, "rows tasks*rank"],
@@ -103,7 +104,7 @@ def merge_matrix(
 
 
 def merge_dense(
-    origin: Float[Array, "*shape"],
+    origin: Float[ArrayLike, "*shape"],
     coefficients: Float[Array, " tasks"],
     task_vectors: Float[Array, "tasks *shape"],
 ) -> Float[Array, "*shape"]:
