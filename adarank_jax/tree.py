@@ -74,7 +74,21 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 
 def map_with_path(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Maps `function(path, leaf, *leaves)` over nested dicts of the same keys."""
+    """Maps `function(path, leaf, *leaves)` over nested dicts of the same paths.
+
+    Args:
+        function: takes a path, the leaf of `tree` and those of `rest`.
+        tree: a nested dict.
+        *rest: more of them.
+
+    Returns:
+        What the function returned, as a nested dict of the same paths.
+
+    Raises:
+        ValueError: the paths differ; the message lists those of both sides, sorted.
+    """
+    for i, other in enumerate(rest):
+        check_same_paths(tree, other, ("`tree`", f"`rest[{i}]`"))
     flats = [flatten(other) for other in rest]
     return unflatten(
         {
@@ -95,6 +109,38 @@ def without_none(tree: Tree) -> Tree:
     return unflatten(kept)
 
 
+def check_same_paths(left: Tree, right: Tree, names: tuple[str, str]) -> None:
+    """Checks that two trees have the same paths, whatever their leaves are.
+
+    Args:
+        left: a nested dict.
+        right: another.
+        names: what to call the two in the message.
+
+    Raises:
+        ValueError: they differ; the message lists the paths of both sides, sorted.
+    """
+    _refuse(_path_differences(flatten(left), flatten(right), names), names)
+
+
+def _path_differences(one, two, names):
+    """Lists the paths that only one of two flat dicts has."""
+    lines = [f"only in {names[0]}: {path}" for path in sorted(one.keys() - two.keys())]
+    return lines + [
+        f"only in {names[1]}: {path}" for path in sorted(two.keys() - one.keys())
+    ]
+
+
+def _refuse(lines, names):
+    """Raises if there are differences."""
+    if lines:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same tensors, but "
+            f"{len(lines)} differ; are they of one architecture?\n  "
+            + "\n  ".join(lines)
+        )
+
+
 def check_same(left: Tree, right: Tree, names: tuple[str, str]) -> None:
     """Checks that two trees have the same paths and shapes.
 
@@ -107,20 +153,14 @@ def check_same(left: Tree, right: Tree, names: tuple[str, str]) -> None:
         ValueError: they differ; the message lists the paths of both sides, sorted.
     """
     one, two = flatten(left), flatten(right)
-    lines = [f"only in {names[0]}: {path}" for path in sorted(one.keys() - two.keys())]
-    lines += [f"only in {names[1]}: {path}" for path in sorted(two.keys() - one.keys())]
+    lines = _path_differences(one, two, names)
     for path in sorted(one.keys() & two.keys()):
         shapes = np.shape(one[path]), np.shape(two[path])
         if shapes[0] != shapes[1]:
             lines.append(
                 f"{path}: {shapes[0]} in {names[0]}, {shapes[1]} in {names[1]}"
             )
-    if lines:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must have the same tensors, but "
-            f"{len(lines)} differ; are they of one architecture?\n  "
-            + "\n  ".join(lines)
-        )
+    _refuse(lines, names)
 
 
 def check_finite(tree: Tree, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from adarank_jax import tree
@@ -70,7 +71,7 @@ def init_variables(
 
 
 def merge_matrix(
-    origin: Float[Array, "rows cols"],
+    origin: Float[ArrayLike, "rows cols"],
     coefficients: Float[Array, " tasks"],
     mask: Float[Array, "tasks rank"],
     u: Float[Array, "rows tasks*rank"],
@@ -103,7 +104,7 @@ def merge_matrix(
 
 
 def merge_dense(
-    origin: Float[Array, "*shape"],
+    origin: Float[ArrayLike, "*shape"],
     coefficients: Float[Array, " tasks"],
     task_vectors: Float[Array, "tasks *shape"],
 ) -> Float[Array, "*shape"]:
@@ -144,7 +145,7 @@ def merged_params(
         Parameters as `origin`.
 
     Raises:
-        ValueError: `origin` and `factors` do not hold the same tensors.
+        ValueError: `origin`, `factors` and `variables` do not hold the same tensors.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -155,8 +156,9 @@ def merged_params(
         >>> bool(jnp.allclose(merged["w"], 1.0, atol=1e-5))
         True
     """
-    if tree.flatten(origin).keys() != tree.flatten(factors).keys():
-        tree.check_same(origin, factors, ("`origin`", "`factors`"))
+    names = "`factors`", "`variables.coefficients`", "`variables.mask_logits`"
+    for name, other in zip(names, (factors, *variables), strict=True):
+        tree.check_same_paths(origin, other, ("`origin`", name))
 
     def leaf_params(_, start, leaf, coefficients, mask_logits):
         if not svd.is_factors(leaf):
@@ -181,7 +183,8 @@ def static_params(
         Parameters as `origin`.
 
     Raises:
-        ValueError: `rank_ratio` is out of range.
+        ValueError: `rank_ratio` is out of range, or `origin` and `factors` do not hold
+            the same tensors.
     """
     variables = init_variables(factors, coefficient, rank_ratio)
     return merged_params(origin, factors, variables)

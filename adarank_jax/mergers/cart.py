@@ -31,7 +31,8 @@ def cart(
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors, or `rank_ratio` is out of range.
+        ValueError: there is no model, two differ in their tensors, one is not finite,
+            or `rank_ratio` is out of range.
 
     References:
         Choi et al., `Revisiting Weight Averaging for Model Merging

@@ -27,14 +27,15 @@ def iso_c(
         pretrained: parameters before fine-tuning.
         finetuned: parameters of each task's expert.
         is_decomposed: which tensors are flattened; to the others the mean of the task
-            vectors is added.
+            vectors is added, scaled alike.
         coefficient: :math:`\alpha`; the default is FusionBench's.
 
     Returns:
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors.
+        ValueError: there is no model, two differ in their tensors, or one is not
+            finite.
 
     References:
         Marczak et al., `No Task Left Behind <https://arxiv.org/abs/2502.04959>`_,
@@ -43,7 +44,7 @@ def iso_c(
 
     def leaf_params(path, start, vectors):
         if not is_decomposed(path, start):
-            return start + jnp.mean(vectors, axis=0)
+            return start + coefficient * jnp.mean(vectors, axis=0)
         return start + coefficient * flat_spectrum(jnp.sum(vectors, axis=0))
 
     vectors = task_vectors.task_vectors(pretrained, finetuned)

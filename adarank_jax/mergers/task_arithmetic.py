@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from adarank_jax import tree
 from adarank_jax.core import merge, task_vectors
 from adarank_jax.tree import Predicate, Tree
 
@@ -27,7 +28,8 @@ def task_arithmetic(
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors.
+        ValueError: there is no model, two differ in their tensors, or one is not
+            finite.
 
     References:
         Ilharco et al., `Editing Models with Task Arithmetic
@@ -35,4 +37,5 @@ def task_arithmetic(
     """
     del is_decomposed
     vectors = task_vectors.task_vectors(pretrained, finetuned)
+    tree.check_finite(vectors, "`task_vectors`")
     return merge.static_params(pretrained, vectors, coefficient)

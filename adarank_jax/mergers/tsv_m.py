@@ -27,14 +27,15 @@ def tsv_m(
         pretrained: parameters before fine-tuning.
         finetuned: parameters of each task's expert.
         is_decomposed: which tensors are decomposed; to the others the mean of the task
-            vectors is added.
+            vectors is added, scaled alike.
         coefficient: :math:`\alpha`; 1 is the published choice.
 
     Returns:
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors.
+        ValueError: there is no model, two differ in their tensors, or one is not
+            finite.
 
     References:
         Gargiulo et al., `Task Singular Vectors <https://arxiv.org/abs/2412.00081>`_,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from adarank_jax import tree
 from adarank_jax.core import task_vectors
 from adarank_jax.tree import Predicate, Tree
 
@@ -22,11 +23,14 @@ def weight_averaging(
         Parameters as `pretrained`.
 
     Raises:
-        ValueError: the models differ in their tensors.
+        ValueError: there is no model, two differ in their tensors, or one is not
+            finite.
 
     References:
         Wortsman et al., `Model Soups <https://arxiv.org/abs/2203.05482>`_, ICML 2022.
     """
     del is_decomposed
     task_vectors.check_models(pretrained, finetuned)
+    for i, model in enumerate(finetuned):
+        tree.check_finite(model, f"`finetuned[{i}]`")
     return task_vectors.average(finetuned)

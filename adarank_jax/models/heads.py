@@ -7,6 +7,7 @@ Radford et al., `Learning Transferable Visual Models From Natural Language Super
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 
@@ -23,7 +24,7 @@ class Head(NamedTuple):
 
 
 def make_head(
-    class_vectors: Float[Array, "features classes"], logit_scale: float
+    class_vectors: Float[ArrayLike, "features classes"], logit_scale: float
 ) -> Head:
     """Builds a head from one vector a class.
 
@@ -70,7 +71,7 @@ def cosine_logits(
     """Returns scaled cosines of embeddings and classes.
 
     Args:
-        features: embeddings, of any length.
+        features: embeddings, of any length above zero.
         head: the classifier.
     """
     return head.logit_scale * (normalise(features) @ head.directions)

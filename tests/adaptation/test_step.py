@@ -1,5 +1,6 @@
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -238,4 +239,4 @@ def test_shard_batch_refuses_a_batch_that_does_not_divide():
 
 def test_expert_labels_refuses_missing_labels():
     with pytest.raises(ValueError, match="labels"):
-        expert_labels(np.zeros((2, 3), np.float32), None)
+        expert_labels(jnp.zeros((2, 3)), None)

@@ -1,0 +1,16 @@
+"""Devices, strictness and shape checks for every test; nothing here runs twice."""
+
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_captured_constants_warn_bytes", 1_000_000)
+install_import_hook("adarank_jax", "beartype.beartype")
+
+import hypothesis  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "adarank", max_examples=20, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("adarank")
