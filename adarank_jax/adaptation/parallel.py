@@ -84,15 +84,15 @@ def gather_state(state: State, like: State) -> State:
         like: arrays or shapes of the state on one device.
 
     Returns:
-        Host arrays of the shapes of `like`.
+        Arrays of the shapes of `like`, on the default device.
     """
 
     def leaf_whole(path, leaf, shape):
         array = np.asarray(leaf)
         if not _is_mask(path):
-            return array
+            return jnp.asarray(array)
         whole = np.moveaxis(array, 0, 1).reshape(array.shape[1], -1)
-        return whole[:, : shape.shape[1]]
+        return jnp.asarray(whole[:, : shape.shape[1]])
 
     return jax.tree_util.tree_map_with_path(leaf_whole, state, like)
 

@@ -12,6 +12,7 @@ import tempfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import yaml
@@ -142,7 +143,7 @@ class Checkpoints:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
         named = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        leaves = [np.asarray(named[key]) for key in _named(like)]
+        leaves = [jnp.asarray(named[key]) for key in _named(like)]
         return step, jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def close(self) -> None:

@@ -1,0 +1,164 @@
+import io
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from adarank_jax.adaptation.loop import AdaptationConfig, adapt
+from adarank_jax.adaptation.objectives import entropy
+from adarank_jax.adaptation.run_folder import RunFolder
+from tests.adaptation import problems
+
+CONFIG = AdaptationConfig(
+    num_steps=12, batch_size=16, learning_rate=0.05, checkpoint_every=4
+)
+
+
+def run(folder, config=CONFIG, batch=problems.batch, devices=None):
+    problem = problems.problem()
+    return adapt(
+        problem,
+        problems.variables(problem),
+        entropy,
+        batch,
+        config,
+        RunFolder(folder, {}, restart=False),
+        "run",
+        devices or jax.devices()[:1],
+        Console(file=io.StringIO()),
+    )
+
+
+def stopping_at(last):
+    def batch(step):
+        if step == last:
+            raise KeyboardInterrupt
+        return problems.batch(step)
+
+    return batch
+
+
+def steps(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+@pytest.mark.parametrize("last", [2, 6, 8])
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, last):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", batch=stopping_at(last))
+    resumed = run(tmp_path / "cut")
+    chex.assert_trees_all_equal(resumed, whole)
+    assert steps(tmp_path / "cut") == list(range(CONFIG.num_steps))
+
+
+def test_run_resumes_on_another_number_of_devices(tmp_path):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", batch=stopping_at(9))
+    resumed = run(tmp_path / "cut", devices=jax.devices()[:8])
+    chex.assert_trees_all_close(resumed, whole, atol=1e-5)
+
+
+def test_finished_run_is_not_run_again(tmp_path):
+    whole = run(tmp_path)
+    again = run(tmp_path, batch=stopping_at(0))
+    chex.assert_trees_all_equal(again, whole)
+
+
+def test_metrics_have_one_row_a_step_with_entropies_by_task(tmp_path):
+    run(tmp_path)
+    assert steps(tmp_path) == list(range(CONFIG.num_steps))
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert set(row["entropy"]) == set(problems.TASKS)
+    assert row["mean_entropy"] == pytest.approx(np.mean(list(row["entropy"].values())))
+    for task, classes in zip(problems.TASKS, problems.CLASSES, strict=True):
+        assert 0.0 <= row["entropy"][task] <= np.log(classes)
+
+
+def test_loop_stops_when_a_loss_is_not_finite(tmp_path):
+    def batch(step):
+        inputs = problems.batch(step)
+        if step == 5:
+            bad = np.array(inputs.inputs)
+            bad[1] = np.nan
+            return inputs._replace(inputs=bad)
+        return inputs
+
+    with pytest.raises(FloatingPointError, match=r"\['b'\].*step 5"):
+        run(tmp_path, batch=batch)
+    assert steps(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_progress_tells_step_speed_time_left_and_entropy(tmp_path):
+    stream = io.StringIO()
+    problem = problems.problem()
+    adapt(
+        problem,
+        problems.variables(problem),
+        entropy,
+        problems.batch,
+        CONFIG,
+        RunFolder(tmp_path, {}, restart=False),
+        "run",
+        jax.devices()[:1],
+        Console(file=stream),
+    )
+    line = stream.getvalue().splitlines()[-1]
+    assert "step 12 of 12" in line
+    for word in ("it/s", "ETA", "entropy"):
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_steps", -1),
+        ("batch_size", 0),
+        ("checkpoint_every", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("temperature", -1.0),
+    ],
+)
+def test_config_refuses_values_out_of_range(field, value):
+    with pytest.raises(ValueError, match=field):
+        AdaptationConfig(**{field: value})
+
+
+def test_config_names_all_problems_at_once():
+    with pytest.raises(ValueError, match=r"num_steps[\s\S]*batch_size"):
+        AdaptationConfig(num_steps=-1, batch_size=0)
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_numbers(tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys, time
+        sys.path.insert(0, ".")
+        import pathlib
+        from tests.adaptation import problems, test_loop
+        def batch(step):
+            time.sleep(0.05)
+            return problems.batch(step)
+        test_loop.run(pathlib.Path(sys.argv[1]), batch=batch)
+        """
+    )
+    whole = run(tmp_path / "whole")
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "cut")])
+    while not (tmp_path / "cut" / "checkpoints" / "run" / "4").is_dir():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    chex.assert_trees_all_close(run(tmp_path / "cut"), whole, atol=1e-6)
