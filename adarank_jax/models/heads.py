@@ -55,7 +55,7 @@ def make_head(
         raise ValueError("`class_vectors` must be finite and none of them zero.")
     if not logit_scale > 0:
         raise ValueError(f"`logit_scale` must be above zero, got {logit_scale}.")
-    return Head(vectors / lengths, jnp.float32(logit_scale))
+    return Head(vectors / lengths[None], jnp.float32(logit_scale))
 
 
 def normalise(
