@@ -1,4 +1,14 @@
-"""Devices, strictness and shape checks for every test; nothing here runs twice."""
+"""Devices, strictness and shape checks for every test.
+
+XLA compiles with few optimisations, because most of the time goes to compilation.
+"""
+
+import os
+
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 
 import jax
 from jaxtyping import install_import_hook
