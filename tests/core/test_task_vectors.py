@@ -91,5 +91,7 @@ def test_task_vectors_refuse_a_model_unlike_the_origin():
 
 
 def test_task_vectors_refuse_another_shape():
-    with pytest.raises(ValueError, match=r"w: \(2,\) in `origin`, \(3,\) in `finetuned"):
+    with pytest.raises(
+        ValueError, match=r"w: \(2,\) in `origin`, \(3,\) in `finetuned"
+    ):
         task_vectors.task_vectors({"w": np.ones(2)}, [{"w": np.ones(3)}])

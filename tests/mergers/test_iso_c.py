@@ -21,9 +21,7 @@ def test_iso_c_agrees_with_oracle(num_tasks, coefficient):
         helpers.DECOMPOSED,
         coefficient,
     )
-    ours = iso_c(
-        pretrained, finetuned, helpers.is_decomposed, coefficient=coefficient
-    )
+    ours = iso_c(pretrained, finetuned, helpers.is_decomposed, coefficient=coefficient)
     helpers.assert_close(ours, theirs)
 
 

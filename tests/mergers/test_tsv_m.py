@@ -21,7 +21,7 @@ def draw_factors(num_tasks=helpers.NUM_TASKS):
 
 
 @pytest.mark.parametrize("coefficient", (1.0, 1.7))
-@pytest.mark.parametrize("num_tasks", (2, 3, 6))
+@pytest.mark.parametrize("num_tasks", (3, 6))
 def test_tsv_m_agrees_with_oracle(num_tasks, coefficient):
     pretrained, finetuned = helpers.task_set(num_tasks=num_tasks)
     theirs = static.tsv_m(
@@ -30,9 +30,7 @@ def test_tsv_m_agrees_with_oracle(num_tasks, coefficient):
         helpers.DECOMPOSED,
         coefficient,
     )
-    ours = tsv_m(
-        pretrained, finetuned, helpers.is_decomposed, coefficient=coefficient
-    )
+    ours = tsv_m(pretrained, finetuned, helpers.is_decomposed, coefficient=coefficient)
     helpers.assert_close(ours, theirs, 1e-4)
 
 
@@ -57,7 +55,7 @@ def test_tsv_factors_are_orthonormal_over_all_tasks(path):
     np.testing.assert_allclose(vt @ vt.T, np.eye(u.shape[1]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("num_tasks", "rank"), ((2, 3), (4, 1), (9, 1)))
+@pytest.mark.parametrize(("num_tasks", "rank"), ((3, 2), (6, 1), (9, 1)))
 def test_tsv_factors_keep_the_rank_over_the_tasks_at_least_one(num_tasks, rank):
     plain, ours = draw_factors(num_tasks)
     path = helpers.DECOMPOSED[0]

@@ -104,7 +104,9 @@ def test_clip_vision_has_the_tensors_of_the_checkpoint(name, count, tensors, mat
 @pytest.mark.parametrize(("name", "count", "tensors", "matrices"), COUNTS)
 def test_is_decomposed_names_four_matrices_a_block(name, count, tensors, matrices):
     flat = tree.flatten(shapes(name))
-    found = [path for path, leaf in flat.items() if clip_vision.is_decomposed(path, leaf)]
+    found = [
+        path for path, leaf in flat.items() if clip_vision.is_decomposed(path, leaf)
+    ]
     assert len(found) == matrices
 
 
