@@ -33,7 +33,7 @@ HEAD_NORM = 15.0
 
 def params(arrays, prefix):
     """Reads one set of weights as a parameter tree."""
-    names = [key for key in arrays.files if key.startswith(f"{prefix}/")]
+    names = [key for key in arrays if key.startswith(f"{prefix}/")]
     flat = {}
     for key in names:
         name = key.removeprefix(f"{prefix}/")

@@ -84,7 +84,9 @@ def test_check_same_lists_both_sides_and_every_shape_sorted():
     ]
 
 
-@pytest.mark.parametrize("dtype", (np.float32, np.float64, np.int32, ml_dtypes.bfloat16))
+@pytest.mark.parametrize(
+    "dtype", (np.float32, np.float64, np.int32, ml_dtypes.bfloat16)
+)
 def test_check_finite_accepts_numbers(dtype):
     tree.check_finite({"a": np.ones((2, 3), dtype)}, "`tree`")
 

@@ -8,6 +8,7 @@ kernel, because that fused matrix is what AdaRank decomposes.
 
 import dataclasses
 import difflib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -145,12 +146,12 @@ def _norm(config, name):
     return nn.LayerNorm(epsilon=config.layer_norm_epsilon, name=name)
 
 
-def is_decomposed(path: str, leaf: Array) -> bool:
+def is_decomposed(path: str, leaf: Any) -> bool:
     """Tells whether AdaRank decomposes a tensor: the matrices of attention and MLP.
 
     Args:
         path: of the tensor, for example ``resblocks_0/attn/in_proj/kernel``.
-        leaf: the tensor.
+        leaf: the tensor, or its shape.
 
     Returns:
         True for the four kernels of every block.

@@ -30,9 +30,9 @@ def test_average_is_float32(dtype):
     assert merged["w"].dtype == jnp.float32
 
 
-def test_average_adds_up_in_float32():
-    models = [{"w": jnp.full(1, 40000.0, jnp.float16)}] * 4
-    assert task_vectors.average(models)["w"] == 40000.0
+def test_average_does_not_round_to_half_precision():
+    models = [{"w": jnp.full(1, x, jnp.float16)} for x in (1.0, 1.0 + 2.0**-10)]
+    assert task_vectors.average(models)["w"] == 1.0 + 2.0**-11
 
 
 def test_average_refuses_no_model():
@@ -91,5 +91,7 @@ def test_task_vectors_refuse_a_model_unlike_the_origin():
 
 
 def test_task_vectors_refuse_another_shape():
-    with pytest.raises(ValueError, match=r"w: \(2,\) in `origin`, \(3,\) in `finetuned"):
+    with pytest.raises(
+        ValueError, match=r"w: \(2,\) in `origin`, \(3,\) in `finetuned"
+    ):
         task_vectors.task_vectors({"w": np.ones(2)}, [{"w": np.ones(3)}])

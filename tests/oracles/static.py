@@ -62,7 +62,7 @@ def tsv_m(pretrained, finetuned, decomposed, coefficient):
 
 def iso_c(pretrained, finetuned, decomposed, coefficient):
     """Adds the sum of the task vectors with a flat spectrum; the rest, the mean."""
-    merged = add_mean(pretrained, finetuned, 1.0)
+    merged = add_mean(pretrained, finetuned, coefficient)
     for path in decomposed:
         start = pretrained[path]
         total = np.zeros_like(start)
