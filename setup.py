@@ -22,7 +22,7 @@ TEST = [
     "pytest-timeout>=2.3,<3",
     "pytest-xdist>=3.5,<4",
 ]
-DEV = ["import-linter>=2.5,<3", "pyright>=1.1.400,<2", "ruff>=0.17,<0.18"]
+DEV = ["import-linter>=2.5,<3", "pyright[nodejs]>=1.1.400,<2", "ruff>=0.17,<0.18"]
 
 setup(
     name="adarank-jax",

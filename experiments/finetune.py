@@ -64,10 +64,18 @@ class Config:
     """Of the heads."""
 
     finetuning_steps: int = 1_000
-    """Steps of 64 images, for each expert."""
+    """Steps of 64 images of the task and 64 pretraining images, for each expert."""
 
-    finetuning_rate: float = 3e-4
-    """Peak learning rate of Adam for the experts."""
+    finetuning_rate: float = 0.03
+    """Peak learning rate of the experts; gradient descent, momentum 0.9, clipped at 1.
+
+    Adam moves every weight alike, and its experts merge worse."""
+
+    rehearsal_weight: float = 5.0
+    """Of the term that keeps the embeddings of pretraining images in place."""
+
+    rehearsal_images: int = 20_000
+    """Number of pretraining images that are kept in place."""
 
 
 def main(config: Config) -> None:
@@ -84,6 +92,10 @@ def main(config: Config) -> None:
         files.write(base, _pretrain(config, model, console)["tower"], np.float16)
     pretrained = files.read(base)
 
+    # Experts leave the embeddings of pretraining images where they are.
+    old_images, _ = pretraining.render(range(config.rehearsal_images), config.seed)
+    old = (old_images, _unit_features(model, pretrained, old_images))
+
     # A head a task on frozen features, then an expert a task under its frozen head.
     report, directions = {}, {}
     for name in config.tasks:
@@ -92,7 +104,8 @@ def main(config: Config) -> None:
         directions[name] = head.directions
         expert = config.output / f"{name}.safetensors"
         if not expert.is_file():
-            params = _finetune(config, model, pretrained, head, images, labels, name)
+            new = (images, labels)
+            params = _finetune(config, model, pretrained, head, new, old, name, console)
             files.write(expert, params, np.float16)
         finetuned = files.read(expert)
         report[name] = _judge(model, head, name, pretrained, finetuned)
@@ -151,10 +164,7 @@ def _fit_head(
 ) -> Head:
     """Fits a head to features of the pretrained tower, rounded to what is stored."""
     used = slice(0, config.head_images)
-    inputs = transforms.normalise(images[used])
-    features = Predictor(_encode(model), heads.cosine_logits).features(
-        pretrained, inputs
-    )
+    features = _unit_features(model, pretrained, images[used])
     head = training.fit_head(features, labels[used], config.logit_scale)
     stored = np.asarray(head.directions, np.float16)
     return heads.make_head(jnp.asarray(stored), config.logit_scale)
@@ -165,23 +175,26 @@ def _finetune(
     model: Any,
     pretrained: Tree,
     head: Head,
-    images: np.ndarray,
-    labels: np.ndarray,
+    new: tuple[np.ndarray, np.ndarray],
+    old: tuple[np.ndarray, np.ndarray],
     name: str,
+    console: Console,
 ) -> Tree:
     """Fine-tunes the whole tower on one task under its frozen head."""
     steps = config.finetuning_steps
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.finetuning_rate, steps // 10, steps
     )
+    task_batch = training.random_batches(*new, 64, config.seed)
+    old_batch = training.random_batches(*old, 64, config.seed + 1)
     return training.train(
         pretrained,
-        training.finetuning_loss(model, head),
-        optax.adam(schedule),
-        training.random_batches(images, labels, 64, config.seed),
+        training.finetuning_loss(model, head, config.rehearsal_weight),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(schedule, momentum=0.9)),
+        lambda number: task_batch(number) + old_batch(number),
         steps,
         name,
-        Console(stderr=True, highlight=False),
+        console,
     )
 
 
@@ -204,6 +217,13 @@ def _judge(
         "finetuned": predictor.accuracy(finetuned, head, inputs, labels).share,
         "relative_weight_change": float(np.sqrt(change / size)),
     }
+
+
+def _unit_features(model: Any, params: Tree, images: np.ndarray) -> np.ndarray:
+    """Embeds images and scales the embeddings to unit length."""
+    predictor = Predictor(_encode(model), heads.cosine_logits)
+    features = predictor.features(params, transforms.normalise(images))
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def _encode(model):

@@ -9,6 +9,7 @@ import jax
 
 import adarank_jax
 
+
 def describe() -> dict[str, Any]:
     """Lists versions, devices and layout, as plain values."""
     return {

@@ -100,7 +100,9 @@ def main(config: Config) -> None:
     )
     variables = files.read(folder.path / "adapted" / name / "variables.safetensors")
     kept = ranks.kept_rank_shares(variables["mask_logits"])
-    figures.task_bars(results.labelled(comparison.rows), suite.tasks, folder.path / "figures")
+    figures.task_bars(
+        results.labelled(comparison.rows), suite.tasks, folder.path / "figures"
+    )
     figures.rank_map(kept, suite.tasks, folder.path / "figures")
     results.show(comparison.rows, suite.tasks, Console())
     Console(stderr=True).print(f"Everything is in {folder.path}.", highlight=False)

@@ -16,15 +16,18 @@ from rich.console import Console
 from adarank_jax.models import heads
 from adarank_jax.models.heads import Head
 
-Loss = Callable[[Any, np.ndarray, np.ndarray], jax.Array]
-"""Takes parameters, images (uint8) and labels."""
+Loss = Callable[..., jax.Array]
+"""Takes parameters and the arrays of a batch."""
+
+Batches = Callable[[int], tuple[np.ndarray, ...]]
+"""Returns the arrays of a step, a pure function of its number."""
 
 
 def train(
     params: Any,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    batch: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    batch: Batches,
     num_steps: int,
     name: str,
     console: Console,
@@ -36,7 +39,7 @@ def train(
         params: where to start.
         loss: mean over the batch.
         optimizer: of all parameters.
-        batch: images and labels of a step, a pure function of its number.
+        batch: arrays of a step.
         num_steps: steps in all.
         name: shown with the progress.
         console: for progress.
@@ -54,14 +57,14 @@ def train(
         )
         first = manager.latest_step() or 0
     leaves, structure = jax.tree.flatten(state)
-    if first:
+    if manager is not None and first:
         saved = ocp.args.StandardRestore(_named(leaves))
         named = manager.restore(first, args=saved)
         state = jax.tree.unflatten(structure, [named[k] for k in _named(leaves)])
 
     @jax.jit
-    def step(state, images, labels):
-        value, gradients = jax.value_and_grad(loss)(state["params"], images, labels)
+    def step(state, *arrays):
+        value, gradients = jax.value_and_grad(loss)(state["params"], *arrays)
         updates, optimizer_state = optimizer.update(
             gradients, state["optimizer"], state["params"]
         )
@@ -74,7 +77,9 @@ def train(
         values.append(value)
         if (number + 1) % 250 == 0 or number + 1 == num_steps:
             mean = float(jnp.stack(values).mean())
-            console.print(f"{name}: step {number + 1:,} of {num_steps:,}, loss {mean:.3f}")
+            console.print(
+                f"{name}: step {number + 1:,} of {num_steps:,}, loss {mean:.3f}"
+            )
             values = []
         if manager is not None and (number + 1) % 1000 == 0:
             named = _named(jax.tree.leaves(state))
@@ -189,13 +194,34 @@ def _fit_directions(features, labels, logit_scale, means, optimizer, num_steps):
     return heads.make_head(directions, logit_scale)
 
 
-def finetuning_loss(model: nn.Module, head: Head) -> Loss:
-    """Builds the cross-entropy of an encoder under a frozen head."""
+def finetuning_loss(model: nn.Module, head: Head, rehearsal_weight: float) -> Loss:
+    """Builds the cross-entropy under a frozen head, plus what keeps the rest in place.
 
-    def loss(params, images, labels):
-        features = model.apply({"params": params}, to_input(images))
-        logits = heads.cosine_logits(features, head)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    The second term is the mean squared distance of the unit embeddings of pretraining
+    images to those of the pretrained model (rehearsal, as in learning without
+    forgetting): a model of this size has no other reason to leave alone what its task
+    does not need, and experts that do not leave it alone cannot be merged.
+
+    Args:
+        model: the encoder.
+        head: of the task, frozen.
+        rehearsal_weight: of the second term.
+
+    Returns:
+        Loss of parameters, images, labels, pretraining images and their embeddings.
+
+    References:
+        Li and Hoiem, `Learning without Forgetting <https://arxiv.org/abs/1606.09282>`_,
+        2016.
+    """
+
+    def loss(params, images, labels, old_images, old_features):
+        both = to_input(jnp.concatenate([images, old_images]))
+        features = model.apply({"params": params}, both)
+        logits = heads.cosine_logits(features[: len(images)], head)
+        new = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        moved = heads.normalise(features[len(images) :]) - old_features
+        return new + rehearsal_weight * jnp.sum(moved**2, axis=-1).mean()
 
     return loss
 
@@ -206,15 +232,15 @@ def to_input(images: jax.Array) -> jax.Array:
 
 
 def random_batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, shift: int = 0
-) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Draws a batch for each step number, shifted by up to `shift` pixels."""
+    images: np.ndarray, targets: np.ndarray, batch_size: int, seed: int, shift: int = 0
+) -> Batches:
+    """Draws images and targets for each step, shifted by up to `shift` pixels."""
 
     def batch(number):
         rng = np.random.default_rng([seed, number])
         rows = rng.integers(0, len(images), batch_size)
         moved = np.roll(images[rows], rng.integers(-shift, shift + 1, 2), (1, 2))
-        return moved, labels[rows]
+        return moved, targets[rows]
 
     return batch
 

@@ -14,7 +14,14 @@ from adarank_jax.adaptation import parallel
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.adaptation.run_folder import Checkpoints, RunFolder
-from adarank_jax.adaptation.step import Batch, Classify, Encode, Metrics, State, make_step
+from adarank_jax.adaptation.step import (
+    Batch,
+    Classify,
+    Encode,
+    Metrics,
+    State,
+    make_step,
+)
 from adarank_jax.core.merge import Mask, Variables
 from adarank_jax.tree import Tree
 
@@ -88,7 +95,7 @@ def adapt(
     devices: Sequence[jax.Device] | None = None,
     console: Console | None = None,
 ) -> tuple[Variables, Tree]:
-    """Trains masks and coefficients; goes on from the newest checkpoint if there is one.
+    """Trains masks and coefficients, from the newest checkpoint if there is one.
 
     Args:
         problem: what is merged.

@@ -193,9 +193,7 @@ def _put(arrays, devices, sharded):
     """Places arrays on the devices: split along the leading axis, or copied."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     spec = PartitionSpec(AXIS) if sharded else PartitionSpec()
-    return jax.device_put(
-        jax.tree.map(jnp.asarray, arrays), NamedSharding(mesh, spec)
-    )
+    return jax.device_put(jax.tree.map(jnp.asarray, arrays), NamedSharding(mesh, spec))
 
 
 def _is_mask(path):

@@ -102,7 +102,9 @@ class RunFolder:
             return
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         kept = [row for row in rows if row["run"] != run or row["step"] < first]
-        files.write_whole(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        files.write_whole(
+            file, "".join(json.dumps(row) + "\n" for row in kept).encode()
+        )
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Appends a row to `metrics.jsonl`."""

@@ -64,7 +64,9 @@ def rank_map(
     )
     for panel, kind in zip(panels, kinds, strict=True):
         shares = np.stack([kept[f"{block}/{kind}/kernel"] for block in blocks], axis=1)
-        image = panel.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        image = panel.imshow(
+            100 * shares, cmap="cividis", vmin=0, vmax=100, aspect="auto"
+        )
         panel.set_title(kind, fontsize=9)
         panel.set_xticks(range(len(blocks)), [block.split("_")[-1] for block in blocks])
         panel.set_yticks(range(len(tasks)), tasks if panel is panels[0] else [])

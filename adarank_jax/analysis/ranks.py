@@ -15,7 +15,7 @@ def kept_rank_shares(mask_logits: Tree) -> dict[str, np.ndarray]:
             or missing.
 
     Returns:
-        Shares `(tasks,)` in [0, 1] by the path of the matrix, in the order of the model.
+        Shares `(tasks,)` in [0, 1] by the path of the matrix.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -77,7 +77,8 @@ def check_models(origin: Tree | None, finetuned: Sequence[Tree]) -> None:
         finetuned: parameters of each task's expert.
 
     Raises:
-        ValueError: there is no model, or one differs; both sides are listed.
+        ValueError: there is no model, one differs (both sides are listed), or one is
+            not finite: a single Inf can hang an SVD for ever.
     """
     if not finetuned:
         raise ValueError(
@@ -86,5 +87,7 @@ def check_models(origin: Tree | None, finetuned: Sequence[Tree]) -> None:
     first, name = (
         (finetuned[0], "`finetuned[0]`") if origin is None else (origin, "`origin`")
     )
+    tree.check_finite(first, name)
     for i, model in enumerate(finetuned):
         tree.check_same(first, model, (name, f"`finetuned[{i}]`"))
+        tree.check_finite(model, f"`finetuned[{i}]`")

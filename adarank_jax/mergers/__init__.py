@@ -18,4 +18,12 @@ MERGERS = {
     "iso_c": iso_c,
 }
 
-__all__ = ["MERGERS", "tsv_factors", *MERGERS]
+__all__ = [
+    "MERGERS",
+    "cart",
+    "iso_c",
+    "task_arithmetic",
+    "tsv_factors",
+    "tsv_m",
+    "weight_averaging",
+]

@@ -48,7 +48,6 @@ def iso_c(
         return start + coefficient * flat_spectrum(jnp.sum(vectors, axis=0))
 
     vectors = task_vectors.task_vectors(pretrained, finetuned)
-    tree.check_finite(vectors, "`task_vectors`")
     return tree.map_with_path(leaf_params, pretrained, vectors)
 
 

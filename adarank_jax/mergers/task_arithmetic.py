@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from adarank_jax import tree
 from adarank_jax.core import merge, task_vectors
 from adarank_jax.tree import Predicate, Tree
 
@@ -37,5 +36,4 @@ def task_arithmetic(
     """
     del is_decomposed
     vectors = task_vectors.task_vectors(pretrained, finetuned)
-    tree.check_finite(vectors, "`task_vectors`")
     return merge.static_params(pretrained, vectors, coefficient)

@@ -189,5 +189,5 @@ VARIANTS = {
     "vit-b-16": ClipVisionConfig(224, 16, 768, 12, 12, 512),
     "vit-l-14": ClipVisionConfig(224, 14, 1024, 24, 16, 768),
     "vit-small-8": ClipVisionConfig(32, 8, 192, 2, 3, 64),
-    "vit-tiny-8": ClipVisionConfig(16, 8, 32, 2, 4, 24),
+    "vit-tiny-8": ClipVisionConfig(32, 8, 32, 2, 4, 24),
 }

@@ -18,7 +18,9 @@ SOFT = functools.partial(masks.soft, temperature=1.0)
 
 
 def encode(params, inputs):
-    hidden = jnp.tanh(inputs @ params["first"]["kernel"] + params["first"]["bias"][None])
+    hidden = jnp.tanh(
+        inputs @ params["first"]["kernel"] + params["first"]["bias"][None]
+    )
     return hidden @ params["second"]["kernel"]
 
 

@@ -21,9 +21,7 @@ def run_alone(problem, objective, steps=NUM_STEPS):
     variables = problems.variables(problem)
     state = State(variables, optimizer.init(variables))
     step = jax.jit(
-        make_step(
-            problem.encode, problem.classify, objective, problem.mask, optimizer
-        )
+        make_step(problem.encode, problem.classify, objective, problem.mask, optimizer)
     )
     history = []
     for number in range(steps):
@@ -181,9 +179,7 @@ def test_compiled_step_takes_an_eighth_of_the_factors():
     for count in (1, 8):
         used = devices[:count]
         optimizer = optax.sgd(0.1)
-        state = parallel.shard_state(
-            State(variables, optimizer.init(variables)), used
-        )
+        state = parallel.shard_state(State(variables, optimizer.init(variables)), used)
         shards = parallel.shard_factors(factors, used)
         step = make_step(
             lambda params, inputs: inputs @ params["kernel"],

@@ -50,7 +50,7 @@ PATHS = (
     ("proj", False),
 )
 TINY = clip_vision.VARIANTS["vit-tiny-8"]
-WRONG_SIZES = ((2, 8, 8, 3), (2, 16, 8, 3), (2, 32, 32, 3))
+WRONG_SIZES = ((2, 8, 8, 3), (2, 32, 8, 3), (2, 64, 64, 3))
 
 
 @functools.cache

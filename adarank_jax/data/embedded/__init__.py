@@ -1,0 +1,1 @@
+"""Images that need no download: shipped inside packages, or drawn."""

@@ -97,7 +97,7 @@ def grating(rng: np.random.Generator, angle: float) -> np.ndarray:
 
 
 def dial(rng: np.random.Generator, angle: float) -> np.ndarray:
-    """Draws a round dial with one hand at an angle (radians, clockwise from the top)."""
+    """Draws a dial with one hand at an angle (radians, clockwise from the top)."""
     ink, paper = canvas.contrasting_colours(rng)
     fine = Image.new("L", (4 * canvas.SIZE, 4 * canvas.SIZE))
     draw = ImageDraw.Draw(fine)
@@ -115,7 +115,7 @@ def dial(rng: np.random.Generator, angle: float) -> np.ndarray:
 
 
 def sign(rng: np.random.Generator, border: str, mark: str) -> np.ndarray:
-    """Draws a road sign: a coloured border shape with a mark, before a blurred scene."""
+    """Draws a road sign: a coloured plate with a mark, before a blurred scene."""
     scene = canvas.gradient(rng, canvas.colour(rng, (0.2, 0.9)), 0.3)
     scene = scene + 0.4 * (canvas.clouds(rng, 2.0)[..., None] - 0.5)
     angle, size = rng.uniform(-0.2, 0.2), rng.uniform(0.75, 1.1)
@@ -148,9 +148,7 @@ def shape(rng: np.random.Generator, name: str) -> np.ndarray:
     mask_size = rng.uniform(0.45, 0.95)
     room = (1.0 - 0.8 * mask_size) * canvas.SIZE / 2
     shift = (rng.uniform(-room, room), rng.uniform(-room, room))
-    mask = canvas.warp(
-        shape_picture(name), rng.uniform(0, 2 * np.pi), mask_size, shift
-    )
+    mask = canvas.warp(shape_picture(name), rng.uniform(0, 2 * np.pi), mask_size, shift)
     ground = paper + 0.35 * (canvas.clouds(rng, rng.uniform(0.8, 2.0))[..., None] - 0.5)
     return canvas.blend(ground, canvas.gradient(rng, ink, 0.2), mask)
 
@@ -201,13 +199,19 @@ _PATTERN_FIELDS = {
     "rings": lambda x, y: _saw(np.hypot(x, y)) - 0.25,
     "rays": lambda x, y: np.sin(8 * np.arctan2(y, x)) * 0.5,
     "zigzag": lambda x, y: _saw(y + _saw(x)) - 0.25,
-    "bricks": lambda x, y: 0.5
-    - np.maximum(
-        _saw(y) / 0.5 * 0.6, _saw(x / 2 + 0.5 * (np.rint(y) % 2)) / 0.5 * 0.56
+    "bricks": lambda x, y: (
+        0.5
+        - np.maximum(
+            _saw(y) / 0.5 * 0.6, _saw(x / 2 + 0.5 * (np.rint(y) % 2)) / 0.5 * 0.56
+        )
     ),
     "grid": lambda x, y: 0.12 - np.minimum(_saw(x), _saw(y)),
     "waves": lambda x, y: _saw(y + 0.35 * np.sin(2 * np.pi * x / 1.5)) - 0.25,
     "scales": lambda x, y: (
-        np.hypot(x - np.rint(x + 0.5 * (np.floor(y) % 2)) + 0.5 * (np.floor(y) % 2), y - np.floor(y)) - 0.6
+        np.hypot(
+            x - np.rint(x + 0.5 * (np.floor(y) % 2)) + 0.5 * (np.floor(y) % 2),
+            y - np.floor(y),
+        )
+        - 0.6
     ),
 }

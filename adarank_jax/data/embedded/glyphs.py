@@ -24,7 +24,7 @@ def faces(*names: str) -> list[pathlib.Path]:
 def picture(face: pathlib.Path, character: str) -> Image.Image:
     """Renders one character, white on black, centred and scaled to fill the square."""
     font = ImageFont.truetype(str(face), _HEIGHT, layout_engine=ImageFont.Layout.BASIC)
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = map(int, font.getbbox(character))
     image = Image.new("L", (_PICTURE, _PICTURE))
     if right <= left or bottom <= top:
         return image
@@ -40,10 +40,15 @@ def picture(face: pathlib.Path, character: str) -> Image.Image:
 def is_drawn(face: pathlib.Path, character: str) -> bool:
     """Tells whether the font has the character (and not just its empty box)."""
     font = ImageFont.truetype(str(face), 24, layout_engine=ImageFont.Layout.BASIC)
-    drawn, missing = font.getmask(character), font.getmask("\U0010fffd")
-    return drawn.getbbox() is not None and (
-        drawn.size != missing.size or bytes(drawn) != bytes(missing)
-    )
+    drawn, missing = (_sample(font, text) for text in (character, "\U0010fffd"))
+    return bool(drawn.any()) and not np.array_equal(drawn, missing)
+
+
+def _sample(font, character):
+    """Draws a character at its own place in a small square."""
+    image = Image.new("L", (48, 48))
+    ImageDraw.Draw(image).text((8, 8), character, fill=255, font=font)
+    return np.asarray(image)
 
 
 def glyph_mask(

