@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.py requirements.txt
 
+.NOTPARALLEL:
 .PHONY: run test test-slow lint format check clean
 
 run: $(VENV)/suite  ## merge the eight embedded experts and print the table
 	$(BIN)/python -m experiments.run_vit
 
 test: $(VENV)/dev  ## the default test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/dev  ## long comparisons: three seeds, big models
 	$(BIN)/python -m pytest -m slow
@@ -29,9 +30,10 @@ check: lint test
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adarank_jax needs Python 3.11 or newer; set PYTHON=python3.12, say")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/suite $(VENV)/dev: $(VENV)/%: $(SETUP) | $(BIN)/python
+	@echo "Installing the packages of extra $* into $(VENV) (about 1 GB, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 

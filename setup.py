@@ -30,7 +30,7 @@ setup(
     description="Model merging by adaptive rank pruning (AdaRank) in JAX and Flax.",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["adarank_jax*", "experiments*"]),
     package_data={
@@ -48,7 +48,6 @@ setup(
         "dev": SUITE + TEST + DEV,
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

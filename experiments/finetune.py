@@ -10,11 +10,11 @@ rate, so that their weights move by a few per cent only. The same command resume
 
 import concurrent.futures
 import dataclasses
-import json
+import multiprocessing
 import pathlib
 import shlex
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from rich.console import Console
 
 from adarank_jax import tree
 from adarank_jax.adaptation.evaluate import Predictor
+from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import files
 from adarank_jax.data import transforms
 from adarank_jax.data.embedded import pretraining
@@ -32,17 +33,18 @@ from adarank_jax.data.embedded import tasks as embedded_tasks
 from adarank_jax.models import clip_vision, heads
 from adarank_jax.models.heads import Head
 from adarank_jax.tree import Tree
-from experiments import manifest, presets, training
+from experiments import cli, manifest, presets, training
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Makes base, heads and experts of the embedded suite from one seed."""
 
-    output: pathlib.Path = pathlib.Path("runs/embedded_suite")
-    """Folder of the weights and of the training states. The same command resumes."""
+    run_dir: pathlib.Path = pathlib.Path("runs/embedded_suite")
+    """Folder of the weights and training states. The same command resumes, and one
+    with more tasks adds them."""
 
-    tasks: tuple[str, ...] = embedded_tasks.SUITE
+    tasks: tuple[str, ...] = tuple(embedded_tasks.TASKS)
     """Tasks to make heads and experts for."""
 
     seed: int = 0
@@ -57,8 +59,9 @@ class Config:
     pretraining_steps: int = 12_000
     """Steps of 128 images."""
 
-    head_images: int = 3_000
-    """Training images of a task that its head is fitted to."""
+    head_images: int = 100
+    """Training images of a task that its head is fitted to: few, so that the base has
+    much to gain, as a zero-shot head has."""
 
     logit_scale: float = 20.0
     """Of the heads."""
@@ -66,7 +69,7 @@ class Config:
     finetuning_steps: int = 1_000
     """Steps of 64 images of the task and 64 pretraining images, for each expert."""
 
-    finetuning_rate: float = 0.03
+    finetuning_rate: float = 0.05
     """Peak learning rate of the experts; gradient descent, momentum 0.9, clipped at 1.
 
     Adam moves every weight alike, and its experts merge worse."""
@@ -77,17 +80,27 @@ class Config:
     rehearsal_images: int = 20_000
     """Number of pretraining images that are kept in place."""
 
+    restart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Throw away what the folder holds."""
+
 
 def main(config: Config) -> None:
     """Makes everything from top to bottom."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     for name in config.tasks:
-        presets.nearest("task", name, embedded_tasks.TASKS)
+        classes = presets.nearest("task", name, embedded_tasks.TASKS).classes
+        if config.head_images < len(classes):
+            raise ValueError(
+                f"`head_images` must be at least the {len(classes)} classes of {name}, "
+                f"got {config.head_images}."
+            )
+    if not config.tasks or len(set(config.tasks)) != len(config.tasks):
+        raise ValueError(f"`tasks` must name each task once, got {config.tasks}.")
     model = clip_vision.ClipVision(clip_vision.variant(config.model))
-    config.output.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(config.run_dir, _decisive(config), config.restart)
 
     # The base, rounded to what is stored, so that experts start from the stored one.
-    base = config.output / "pretrained.safetensors"
+    base = config.run_dir / "pretrained.safetensors"
     if not base.is_file():
         files.write(base, _pretrain(config, model, console)["tower"], np.float16)
     pretrained = files.read(base)
@@ -102,7 +115,7 @@ def main(config: Config) -> None:
         images, labels = embedded_tasks.render(name, "train")
         head = _fit_head(config, model, pretrained, images, labels)
         directions[name] = head.directions
-        expert = config.output / f"{name}.safetensors"
+        expert = config.run_dir / f"{name}.safetensors"
         if not expert.is_file():
             new = (images, labels)
             params = _finetune(config, model, pretrained, head, new, old, name, console)
@@ -110,16 +123,16 @@ def main(config: Config) -> None:
         finetuned = files.read(expert)
         report[name] = _judge(model, head, name, pretrained, finetuned)
         console.print(f"{name}: {report[name]}")
-    files.write(config.output / "heads.safetensors", directions, np.float16)
+    files.write(config.run_dir / "heads.safetensors", directions, np.float16)
 
     stems = ["pretrained", "heads", *config.tasks]
     digests = {
-        f"{stem}.safetensors": files.digest(config.output / f"{stem}.safetensors")
+        f"{stem}.safetensors": files.digest(config.run_dir / f"{stem}.safetensors")
         for stem in stems
     }
     content = {
         "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),
-        "config": {**dataclasses.asdict(config), "output": None},
+        "config": _decisive(config),
         "made_with": manifest.describe(),
         "tasks": list(config.tasks),
         "model": dataclasses.asdict(model.config),
@@ -127,8 +140,15 @@ def main(config: Config) -> None:
         "report": report,
         "sha256": digests,
     }
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    files.write_whole(config.output / "manifest.json", text.encode())
+    folder.write_json("manifest.json", content)
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """Lists, as plain values, all that decides the weights of a task."""
+    values = dataclasses.asdict(config)
+    for name in ("run_dir", "restart", "tasks"):
+        del values[name]
+    return values
 
 
 def _pretrain(config: Config, model: Any, console: Console) -> Any:
@@ -137,7 +157,8 @@ def _pretrain(config: Config, model: Any, console: Console) -> Any:
         range(start, min(start + 10_000, config.pretraining_images))
         for start in range(0, config.pretraining_images, 10_000)
     ]
-    with concurrent.futures.ProcessPoolExecutor() as pool:
+    spawn = multiprocessing.get_context("spawn")  # JAX has threads; forking would hang
+    with concurrent.futures.ProcessPoolExecutor(mp_context=spawn) as pool:
         seeds = [config.seed] * len(chunks)
         parts = list(pool.map(pretraining.render, chunks, seeds))
     images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -151,7 +172,7 @@ def _pretrain(config: Config, model: Any, console: Console) -> Any:
         config.pretraining_steps,
         "pretraining",
         console,
-        config.output / "pretraining",
+        config.run_dir / "pretraining",
     )
 
 
@@ -232,4 +253,4 @@ def _encode(model):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.run(main, Config)

@@ -1,18 +1,20 @@
 """Where AdaRank starts from: one row an origin, fixed before any adaptation.
 
-Every value is a published one. Task arithmetic and CART: the authors' settings for
-CLIP ViT-B/32 and eight tasks. TSV-M: its own scale of one, over the `rank / tasks`
-directions a task that it keeps; the paper reports this variant without code.
+Task arithmetic and CART: the authors' settings for CLIP ViT-B/32 and eight tasks.
+TSV-M: the scale of one that TSV-M itself publishes, over the `rank / tasks` directions
+a task that it keeps. The paper reports that variant, but no code of it exists: here
+the masks choose among the decorrelated directions, which are not decorrelated again.
 """
 
 import difflib
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adarank_jax import mergers
 from adarank_jax.checkpoints.factors import cached_factors
-from adarank_jax.core import task_vectors
+from adarank_jax.core import svd, task_vectors
 from adarank_jax.tree import Predicate, Tree
 
 
@@ -70,9 +72,15 @@ def start(
         Origin and factors.
     """
     origin = task_vectors.average(finetuned) if preset.is_centred else pretrained
+    make = mergers.tsv_factors if preset.is_decorrelated else svd.decompose_tree
     vectors = task_vectors.task_vectors(origin, finetuned)
-    factors = cached_factors(cache, vectors, is_decomposed)
-    return origin, mergers.tsv_factors(factors) if preset.is_decorrelated else factors
+    factors = cached_factors(
+        cache,
+        vectors,
+        functools.partial(make, is_decomposed=is_decomposed),
+        preset.origin,
+    )
+    return origin, factors
 
 
 def nearest(kind: str, name: str, table: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Rows of a comparison, and the table that shows them."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -90,8 +91,9 @@ class Comparison:
             },
         )
 
-    def predictions(self) -> list[np.ndarray]:
-        """Returns what each expert predicts for its own images: the pseudo-labels."""
+    @functools.cached_property
+    def expert_labels(self) -> list[np.ndarray]:
+        """What each expert predicts for its own images, computed once."""
         return [
             self._predictor.predict(*example)
             for example in zip(
@@ -119,26 +121,41 @@ def labelled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "label": label(row)} for row in rows]
 
 
+def table_console() -> Console:
+    """Writes to standard output: as wide as the terminal, or wide enough in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)
+
+
 def show(
     rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], console: Console
 ) -> None:
-    """Prints the rows, worst first, in percent."""
+    """Prints the rows, worst first, in percent; one column a task if there is room."""
     table = Table(
         title="Accuracy on the test images, %, with binomial standard errors",
         caption="normalized: mean over tasks of accuracy / accuracy of the task's own "
         "expert. Labels were used for this table only.",
     )
     table.add_column("method", no_wrap=True)
+    needed = 110 + sum(max(len(task), 5) + 3 for task in tasks)
+    if console.is_terminal and console.width < needed:
+        table.caption = f"{table.caption} Accuracies by task are in results.json."
+        tasks = []
     for task in tasks:
         table.add_column(task, justify="right")
     for name in ("mean", "normalized", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("uses")
     for entry in sorted(rows, key=lambda entry: entry["mean"]):
         table.add_row(
-            label(entry),
+            entry["label"],
             *(f"{100 * entry['per_task'][task]:.1f}" for task in tasks),
             f"{100 * entry['mean']:.2f} ± {100 * entry['standard_error']:.2f}",
             f"{100 * entry['normalized']:.1f}",
             f"{entry['seconds']:.1f}",
+            entry["uses"],
         )
     console.print(table)
+
+
+_FILE_WIDTH = 190

@@ -13,10 +13,13 @@ import functools
 import pathlib
 from typing import Annotated, Literal
 
+import jax
 import tyro
 from rich.console import Console
 
+import adarank_jax
 from adarank_jax import mergers, tree
+from adarank_jax.adaptation import parallel
 from adarank_jax.adaptation.loop import AdaptationConfig, Problem, adapt
 from adarank_jax.adaptation.objectives import OBJECTIVES
 from adarank_jax.adaptation.run_folder import RunFolder
@@ -25,7 +28,7 @@ from adarank_jax.analysis import figures, ranks
 from adarank_jax.checkpoints import files
 from adarank_jax.core import masks, merge, task_vectors
 from adarank_jax.data.batches import TaskBatches
-from experiments import manifest, presets, results
+from experiments import cli, manifest, presets, results
 from experiments import suite as suites
 
 
@@ -67,6 +70,7 @@ def main(config: Config) -> None:
     chosen = presets.get(config.preset)
     starts = presets.PRESETS.values() if config.compare == "all" else [chosen]
     tasks = suites.task_names(config.tasks)
+    parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
     folder = RunFolder(config.run_dir, _decisive(config), config.restart)
     folder.write_json("manifest.json", manifest.describe())
     suite = suites.load_embedded(tasks)
@@ -90,22 +94,30 @@ def main(config: Config) -> None:
     # AdaRank: masks and coefficients, on the paper's objective and on expert labels.
     for preset in starts:
         origin, factors = presets.start(preset, *models, folder.path / "factors")
+        static = (origin, factors, preset.coefficient, preset.rank_ratio)
+        comparison.add(
+            "adarank at step 0",
+            functools.partial(merge.static_params, *static),
+            "nothing",
+            preset.origin,
+        )
         for objective in OBJECTIVES:
             run("adarank", preset, origin, factors, objective)
 
     # The model of the chosen preset, the table and the figures.
     name = results.slug("adarank", chosen.origin, config.objective)
-    (folder.path / "merged.safetensors").write_bytes(
-        (folder.path / "adapted" / name / "merged.safetensors").read_bytes()
-    )
-    variables = files.read(folder.path / "adapted" / name / "variables.safetensors")
+    adapted = folder.path / "adapted" / name
+    merged = (adapted / "merged.safetensors").read_bytes()
+    files.write_whole(folder.path / "merged.safetensors", merged)
+    variables = files.read(adapted / "variables.safetensors")
     kept = ranks.kept_rank_shares(variables["mask_logits"])
-    figures.task_bars(
-        results.labelled(comparison.rows), suite.tasks, folder.path / "figures"
-    )
+    rows = results.labelled(comparison.rows)
+    figures.task_bars(rows, suite.tasks, folder.path / "figures")
     figures.rank_map(kept, suite.tasks, folder.path / "figures")
-    results.show(comparison.rows, suite.tasks, Console())
-    Console(stderr=True).print(f"Everything is in {folder.path}.", highlight=False)
+    results.show(rows, suite.tasks, results.table_console())
+    Console(stderr=True).print(
+        f"Everything is in {folder.path}.", highlight=False, markup=False
+    )
 
 
 def _compare_adapted(
@@ -115,7 +127,7 @@ def _compare_adapted(
     name = results.slug(method, preset.origin, objective)
 
     def adapted():
-        labels = comparison.predictions() if objective == "expert_labels" else None
+        labels = comparison.expert_labels if objective == "expert_labels" else None
         columns = [suite.images] if labels is None else [suite.images, labels]
         batches = TaskBatches(
             list(zip(*columns, strict=True)), config.adaptation.batch_size, config.seed
@@ -154,12 +166,16 @@ def _compare_adapted(
 
 
 def _decisive(config):
-    """Lists the options that decide the result, as plain values."""
-    values = dataclasses.asdict(config)
-    for name in ("run_dir", "restart"):
-        del values[name]
-    return values | {"tasks": list(config.tasks)}
+    """Lists, as plain values, all that decides the numbers of a row."""
+    return {
+        "version": adarank_jax.__version__,
+        "tasks": list(config.tasks),
+        "seed": config.seed,
+        "starts": {name: list(preset) for name, preset in presets.PRESETS.items()},
+        "weights": suites.read_manifest(suites.ASSETS)["sha256"],
+        **dataclasses.asdict(config.adaptation),
+    }
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    cli.run(main, Config)

@@ -30,7 +30,7 @@ class Suite(NamedTuple):
         pretrained: parameters before fine-tuning.
         finetuned: parameters of each expert.
         heads: classifier of each task.
-        images: test images of each task, uint8.
+        images: test images of each task, normalised, float32.
         labels: of the test images; used for the table only, never for a choice.
     """
 

@@ -64,6 +64,7 @@ class Predictor:
         count = len(jax.tree.leaves(inputs)[0])
         if not count:
             raise ValueError("`inputs` must hold at least one example, got none.")
+        params = jax.device_put(params)
         parts = []
         for start in range(0, count, self._batch_size):
             end = min(start + self._batch_size, count)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from adarank_jax import tree
 from adarank_jax.adaptation import parallel
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.adaptation.progress import AdaptationProgress
@@ -22,6 +23,7 @@ from adarank_jax.adaptation.step import (
     State,
     make_step,
 )
+from adarank_jax.core import svd
 from adarank_jax.core.merge import Mask, Variables
 from adarank_jax.tree import Tree
 
@@ -83,6 +85,26 @@ class Problem:
     factors: Tree
     mask: Mask
 
+    def __post_init__(self):
+        """Checks that there are tasks, each once, each with a head and factors."""
+        tasks = list(self.tasks)
+        if not tasks:
+            raise ValueError("`tasks` must name at least one task, got none.")
+        twice = sorted({task for task in tasks if tasks.count(task) > 1})
+        if twice:
+            raise ValueError(f"`tasks` must name each task once, got {twice} twice.")
+        if len(self.heads) != len(tasks):
+            raise ValueError(
+                f"`heads` must hold one head a task, got {len(self.heads)} for "
+                f"{len(tasks)} tasks."
+            )
+        for path, leaf in tree.flatten(self.factors).items():
+            found = len(leaf.s if svd.is_factors(leaf) else leaf)
+            if found != len(tasks):
+                raise ValueError(
+                    f"`factors` must hold {len(tasks)} tasks, got {found} at {path!r}."
+                )
+
 
 def adapt(
     problem: Problem,
@@ -112,17 +134,22 @@ def adapt(
         The variables after the last step, and the parameters that they merge to.
 
     Raises:
-        FloatingPointError: a loss is not finite; the message names step and tasks.
+        FloatingPointError: a loss or a variable is not finite; the message names the
+            step.
+        ValueError: the batch does not divide by the number of devices.
     """
     devices = devices or jax.local_devices()
     console = console or Console(stderr=True)
     optimizer = optax.adam(config.learning_rate)
     start = State(variables, optimizer.init(variables))
 
+    parallel.check_batch_size(config.batch_size, devices)
+
     checkpoints = Checkpoints(folder.path / "checkpoints" / name)
     first, state = checkpoints.restore(start) or (0, start)
     if first:
-        console.print(f"{name}: resuming at step {first:,} of {config.num_steps:,}")
+        text = f"{name}: resuming at step {first:,} of {config.num_steps:,}"
+        console.print(text, highlight=False, markup=False)
     folder.cut_metrics(name, first)
 
     factors = parallel.shard_factors(problem.factors, devices)
@@ -156,7 +183,9 @@ def adapt(
             if done % config.checkpoint_every == 0 or done == config.num_steps:
                 log(number, late)
                 late = None
-                checkpoints.save(done, parallel.gather_state(state, start))
+                checkpoints.save(
+                    done, _finite(parallel.gather_state(state, start), done)
+                )
     checkpoints.close()
 
     merged = parallel.merged_params(
@@ -178,6 +207,18 @@ def _row(name, number, tasks, metrics):
         "step": number,
         "loss": float(metrics.loss.sum()),
         "mean_entropy": float(metrics.entropy.mean()),
-        "mean_marginal_entropy": float(metrics.marginal_entropy.mean()),
         "entropy": dict(zip(tasks, metrics.entropy.tolist(), strict=True)),
+        "marginal_entropy": dict(
+            zip(tasks, metrics.marginal_entropy.tolist(), strict=True)
+        ),
     }
+
+
+def _finite(state, step):
+    """Returns the state, or raises if it must not be saved."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+        raise FloatingPointError(
+            f"Masks or coefficients are not finite after step {step}; the newest "
+            "checkpoint is still good. Lower the learning rate."
+        )
+    return state

@@ -51,7 +51,7 @@ def expert_labels(
     if labels is None:
         raise ValueError(
             "`labels` must hold the experts' predictions, got None; compute them once "
-            "with `evaluate.predict` and pass them to the batches."
+            "with `evaluate.Predictor.predict` and pass them to the batches."
         )
     return losses.cross_entropy(logits, labels)
 

@@ -113,14 +113,24 @@ def shard_batch(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
     count = len(devices)
 
     def leaf_shards(leaf):
-        if leaf.shape[1] % count:
-            raise ValueError(
-                f"`batch` must divide by the number of devices, got {leaf.shape[1]} "
-                f"examples a task for {count} devices; choose a multiple of {count}."
-            )
+        check_batch_size(leaf.shape[1], devices)
         return np.stack(np.split(np.asarray(leaf), count, axis=1))
 
     return _put(jax.tree.map(leaf_shards, batch), devices, sharded=True)
+
+
+def check_batch_size(batch_size: int, devices: Sequence[jax.Device]) -> None:
+    """Checks that every device gets as many examples as the others.
+
+    Raises:
+        ValueError: the batch does not divide by the number of devices.
+    """
+    count = len(devices)
+    if batch_size % count:
+        raise ValueError(
+            f"`batch_size` must divide by the number of devices, got {batch_size} "
+            f"examples a task for {count} devices; choose a multiple of {count}."
+        )
 
 
 def pmap_step(
@@ -193,7 +203,8 @@ def _put(arrays, devices, sharded):
     """Places arrays on the devices: split along the leading axis, or copied."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     spec = PartitionSpec(AXIS) if sharded else PartitionSpec()
-    return jax.device_put(jax.tree.map(jnp.asarray, arrays), NamedSharding(mesh, spec))
+    # A step donates its state, so what it is given must not be the caller's own.
+    return jax.device_put(arrays, NamedSharding(mesh, spec), may_alias=False)
 
 
 def _is_mask(path):

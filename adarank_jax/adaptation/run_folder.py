@@ -1,7 +1,7 @@
 """A run is a folder: configuration, metrics, checkpoints, results.
 
-The same command on the same folder resumes. Every file is replaced whole, so that a
-reader never sees half of one.
+The same command on the same folder resumes. Files are replaced whole, so that a reader
+never sees half of one; only `metrics.jsonl` grows row by row.
 """
 
 import json
@@ -66,7 +66,9 @@ class RunFolder:
         """Removes the files of an earlier run, if this is the folder of one."""
         if self._saved_config() is None:
             return
-        for name in (*_FOLDERS, *_FILES):
+        # config.yaml goes last: until then the folder is known to be ours.
+        weights = [file.name for file in self.path.glob("*.safetensors")]
+        for name in (*_FOLDERS, *weights, *_FILES):
             target = self.path / name
             if target.is_dir():
                 shutil.rmtree(target)
@@ -75,10 +77,10 @@ class RunFolder:
 
     def _saved_config(self):
         """Reads `config.yaml`; None in an empty folder."""
-        file = self.path / "config.yaml"
+        file, entries = self.path / "config.yaml", list(self.path.iterdir())
         if file.is_file():
             return yaml.safe_load(file.read_text())
-        if any(self.path.iterdir()):
+        if any(not entry.name.startswith(".config.yaml.") for entry in entries):
             raise ValueError(
                 f"`{self.path}` holds files but no config.yaml, so it is not the "
                 "folder of a run; choose another with --run-dir."
@@ -100,7 +102,10 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         if not file.is_file():
             return
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        whole = file.read_text().rpartition("\n")[
+            0
+        ]  # a killed run may leave half a row
+        rows = [json.loads(line) for line in whole.splitlines()]
         kept = [row for row in rows if row["run"] != run or row["step"] < first]
         files.write_whole(
             file, "".join(json.dumps(row) + "\n" for row in kept).encode()
@@ -174,11 +179,5 @@ def _difference(path, saved, config):
     )
 
 
-_FOLDERS = ("adapted", "checkpoints", "factors", "figures")
-_FILES = (
-    "config.yaml",
-    "manifest.json",
-    "merged.safetensors",
-    "metrics.jsonl",
-    "results.json",
-)
+_FOLDERS = ("adapted", "checkpoints", "factors", "figures", "pretraining")
+_FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")

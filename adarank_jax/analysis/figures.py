@@ -26,7 +26,7 @@ def task_bars(
     values = np.array(
         [[*(row["per_task"][t] for t in tasks), row["mean"]] for row in rows]
     )
-    figure, axes = _axes(width=1.5 * len(groups) + 1.0, height=4.5)
+    figure, (axes,) = _axes(width=1.5 * len(groups) + 1.0, height=4.5)
     colours = _colour_map("viridis")(np.linspace(0.0, 0.95, len(rows)))
     width = 0.85 / len(rows)
     for i, (row, value, colour) in enumerate(zip(rows, values, colours, strict=True)):
@@ -55,7 +55,7 @@ def rank_map(
         tasks: order of the rows.
         folder: gets ``rank_map.png``, ``.svg`` and ``.csv``.
     """
-    blocks = list(dict.fromkeys(path.split("/")[0] for path in kept))
+    blocks = sorted({path.split("/")[0] for path in kept}, key=_number)
     kinds = list(dict.fromkeys("/".join(path.split("/")[1:-1]) for path in kept))
     figure, panels = _axes(
         width=1.6 + len(kinds) * max(1.6, 0.5 * len(blocks)),
@@ -83,6 +83,11 @@ def rank_map(
     )
 
 
+def _number(block):
+    """Returns the number of a block, so that block 10 comes after block 2."""
+    return int(block.rsplit("_", 1)[1])
+
+
 def _axes(width, height, columns=1):
     """Makes a figure that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -90,7 +95,7 @@ def _axes(width, height, columns=1):
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def _colour_map(name):

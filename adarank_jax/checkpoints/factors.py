@@ -7,6 +7,7 @@ bits, so a resumed run reads the factors that it started with and never remakes 
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,38 +15,43 @@ from adarank_jax import tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import svd
 from adarank_jax.core.svd import SVDFactors
-from adarank_jax.tree import Predicate, Tree
+from adarank_jax.tree import Tree
 
 
 def cached_factors(
-    folder: str | os.PathLike, task_vectors: Tree, is_decomposed: Predicate
+    folder: str | os.PathLike,
+    task_vectors: Tree,
+    make: Callable[[Tree], Tree],
+    name: str,
 ) -> Tree:
     """Reads the factors of these task vectors, or makes and writes them.
 
     Args:
-        folder: of the cache; one file for each different input.
+        folder: of the cache; one file for each different input and name.
         task_vectors: a tree with a leading task axis at each leaf.
-        is_decomposed: `(path, leaf of one task) -> bool`.
+        make: turns task vectors into factors, for example `svd.decompose_tree`.
+        name: of what `make` does.
 
     Returns:
-        As `svd.decompose_tree`.
+        Factors as host arrays.
 
     Raises:
-        ValueError: a tensor is not finite, or a file of the cache is damaged.
+        ValueError: a file of the cache is damaged; delete it to make it again.
     """
-    file = pathlib.Path(folder) / f"{_digest(task_vectors, is_decomposed)}.safetensors"
-    if not file.is_file():
-        files.write(file, _to_arrays(svd.decompose_tree(task_vectors, is_decomposed)))
-    return _from_arrays(files.read(file))
+    file = pathlib.Path(folder) / f"{name}-{_digest(task_vectors)}.safetensors"
+    record = file.with_suffix(".sha256")
+    if not (file.is_file() and record.is_file()):
+        digest = files.write(file, _to_arrays(make(task_vectors)))
+        files.write_whole(record, digest.encode())
+    return _from_arrays(files.read(file, record.read_text()))
 
 
-def _digest(task_vectors, is_decomposed):
-    """Hashes names, shapes and numbers of the input, and what is decomposed."""
+def _digest(task_vectors):
+    """Hashes names, shapes and numbers of the input."""
     digest = hashlib.sha256()
     for path, leaf in sorted(tree.flatten(task_vectors).items()):
         array = np.ascontiguousarray(leaf, np.float32)
-        which = "decomposed" if is_decomposed(path, array[0]) else "dense"
-        digest.update(f"{path} {array.shape} {which}\n".encode())
+        digest.update(f"{path} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:32]
 

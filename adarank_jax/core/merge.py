@@ -74,9 +74,9 @@ def merge_matrix(
     origin: Float[ArrayLike, "rows cols"],
     coefficients: Float[Array, " tasks"],
     mask: Float[Array, "tasks rank"],
-    u: Float[Array, "rows tasks*rank"],
-    s: Float[Array, "tasks rank"],
-    vt: Float[Array, "tasks*rank cols"],
+    u: Float[ArrayLike, "rows tasks*rank"],
+    s: Float[ArrayLike, "tasks rank"],
+    vt: Float[ArrayLike, "tasks*rank cols"],
     axis_name: str | None = None,
 ) -> Float[Array, "rows cols"]:
     r"""Merges one decomposed matrix.

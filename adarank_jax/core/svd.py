@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from adarank_jax import tree
@@ -71,7 +72,8 @@ def decompose_tree(task_vectors: Tree, is_decomposed: Predicate) -> Tree:
         is_decomposed: `(path, leaf of one task) -> bool`, asked once a leaf.
 
     Returns:
-        The same tree, with `SVDFactors` where the predicate holds.
+        The same tree as host (NumPy) arrays, with `SVDFactors` where the predicate
+        holds; they belong to no device until they are put on one.
 
     Raises:
         ValueError: a tensor is not finite, or one that the predicate names is not a
@@ -91,7 +93,8 @@ def decompose_tree(task_vectors: Tree, is_decomposed: Predicate) -> Tree:
 
     host = jax.local_devices(backend="cpu")[0]
     with jax.default_device(host):
-        return tree.map_with_path(leaf_factors, jax.device_put(task_vectors, host))
+        factors = tree.map_with_path(leaf_factors, jax.device_put(task_vectors, host))
+        return jax.tree.map(np.asarray, factors)
 
 
 def is_factors(leaf: object) -> bool:

@@ -4,7 +4,7 @@ A grain `MapDataset` is indexed by step, so a resumed run needs no iterator stat
 position of the data is the step itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -18,7 +18,6 @@ class TaskBatches:
             together; the tasks may differ in length.
         batch_size: examples a task and step.
         seed: the order is a pure function of the seed, the task's place and the step.
-        transform: applied to the stacked first array.
 
     Raises:
         ValueError: there is no task, a task has no example, or its arrays differ in
@@ -36,7 +35,6 @@ class TaskBatches:
         examples: Sequence[tuple[np.ndarray, ...]],
         batch_size: int,
         seed: int,
-        transform: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         """Builds one shuffled, repeated index stream a task."""
         if not examples:
@@ -52,7 +50,6 @@ class TaskBatches:
                 )
         self._examples = examples
         self._batch_size = batch_size
-        self._transform = transform
         self._orders = [
             grain.MapDataset.range(len(arrays[0]))
             .seed(_task_seed(seed, i))
@@ -65,13 +62,10 @@ class TaskBatches:
         """Returns one stacked array for each array of a task."""
         places = range(step * self._batch_size, (step + 1) * self._batch_size)
         rows = [[order[place] for place in places] for order in self._orders]
-        stacked = [
+        return tuple(
             np.stack([array[row] for array, row in zip(column, rows, strict=True)])
             for column in zip(*self._examples, strict=True)
-        ]
-        if self._transform is not None:
-            stacked[0] = self._transform(stacked[0])
-        return tuple(stacked)
+        )
 
 
 def _task_seed(seed: int, task: int) -> int:

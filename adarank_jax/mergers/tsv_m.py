@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from adarank_jax import tree
@@ -41,25 +43,22 @@ def tsv_m(
         Gargiulo et al., `Task Singular Vectors <https://arxiv.org/abs/2412.00081>`_,
         CVPR 2025, algorithm 1.
     """
-    factors = tsv_factors(
-        svd.decompose_tree(
-            task_vectors.task_vectors(pretrained, finetuned), is_decomposed
-        )
-    )
+    vectors = task_vectors.task_vectors(pretrained, finetuned)
+    factors = tsv_factors(vectors, is_decomposed)
     return merge.static_params(pretrained, factors, coefficient)
 
 
-def tsv_factors(factors: Tree) -> Tree:
-    """Turns plain factors into those of TSV-M, from which AdaRank can start as well.
+def tsv_factors(vectors: Tree, is_decomposed: Predicate) -> Tree:
+    """Makes the factors of TSV-M, from which AdaRank can start as well, on the host.
 
     Args:
-        factors: as `svd.decompose_tree` returns, of task vectors from the pretrained
-            model.
+        vectors: task vectors from the pretrained model.
+        is_decomposed: which tensors are decomposed.
 
     Returns:
-        Factors with `rank / tasks` directions a task, decorrelated over all tasks;
-        task vectors that are not decomposed are divided by the number of tasks, so
-        that their sum is the mean.
+        Host arrays: factors with `rank / tasks` directions a task, decorrelated over
+        all tasks; the other task vectors are divided by the number of tasks, so that
+        their sum is the mean.
     """
 
     def leaf_factors(_, leaf):
@@ -73,11 +72,13 @@ def tsv_factors(factors: Tree) -> Tree:
             nearest_orthogonal(leading.vt.T).T,
         )
 
-    return tree.map_with_path(leaf_factors, factors)
+    factors = svd.decompose_tree(vectors, is_decomposed)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return jax.tree.map(np.asarray, tree.map_with_path(leaf_factors, factors))
 
 
 def nearest_orthogonal(
-    columns: Float[Array, "rows directions"],
+    columns: Float[ArrayLike, "rows directions"],
 ) -> Float[Array, "rows directions"]:
     r"""Returns the closest matrix with orthonormal columns (Procrustes).
 

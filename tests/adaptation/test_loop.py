@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import signal
@@ -138,6 +139,33 @@ def test_config_refuses_values_out_of_range(field, value):
 def test_config_names_all_problems_at_once():
     with pytest.raises(ValueError, match=r"num_steps[\s\S]*batch_size"):
         AdaptationConfig(num_steps=-1, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ()}, "at least one task"),
+        ({"tasks": ("a", "b", "a")}, r"\['a'\] twice"),
+        ({"tasks": ("a", "b")}, "got 3 for 2 tasks"),
+        ({"heads": []}, "got 0 for 3 tasks"),
+    ],
+)
+def test_problem_refuses_tasks_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(problems.problem(), **change)
+
+
+def test_problem_refuses_factors_of_other_tasks():
+    problem = problems.problem()
+    with pytest.raises(ValueError, match="got 3 at 'first/bias'"):
+        dataclasses.replace(problem, tasks=("a", "b"), heads=problem.heads[:2])
+
+
+def test_loop_refuses_a_batch_that_does_not_divide_before_any_work(tmp_path):
+    config = dataclasses.replace(CONFIG, batch_size=12)
+    with pytest.raises(ValueError, match="multiple of 8"):
+        run(tmp_path, config, devices=jax.devices()[:8])
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import numpy as np
 import pytest
@@ -5,45 +7,45 @@ import pytest
 from adarank_jax.checkpoints import factors
 from adarank_jax.core import svd
 
+RNG = np.random.default_rng(0)
 VECTORS = {
-    "block": {"kernel": np.random.default_rng(0).normal(size=(2, 5, 3))},
-    "bias": np.ones((2, 3)),
+    "block": {"kernel": RNG.normal(size=(2, 5, 3)).astype(np.float32)},
+    "bias": np.ones((2, 3), np.float32),
 }
-VECTORS = {
-    "block": {"kernel": VECTORS["block"]["kernel"].astype(np.float32)},
-    "bias": VECTORS["bias"].astype(np.float32),
-}
+MAKE = functools.partial(
+    svd.decompose_tree, is_decomposed=lambda path, leaf: "kernel" in path
+)
 
 
-def is_kernel(path, leaf):
-    return "kernel" in path
+def never(task_vectors):
+    raise AssertionError("made again")
 
 
-def test_cached_factors_equal_decomposed_ones_bit_for_bit(tmp_path):
-    expected = svd.decompose_tree(VECTORS, is_kernel)
+def test_cached_factors_equal_made_ones_bit_for_bit(tmp_path):
     for _ in range(2):
-        found = factors.cached_factors(tmp_path, VECTORS, is_kernel)
-        chex.assert_trees_all_equal(found, expected)
+        found = factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+        chex.assert_trees_all_equal(found, MAKE(VECTORS))
         assert svd.is_factors(found["block"]["kernel"])
 
 
-def test_cached_factors_are_not_made_twice(tmp_path, monkeypatch):
-    factors.cached_factors(tmp_path, VECTORS, is_kernel)
-    monkeypatch.setattr(factors.svd, "decompose_tree", None)
-    factors.cached_factors(tmp_path, VECTORS, is_kernel)
+def test_cached_factors_are_not_made_twice(tmp_path):
+    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    factors.cached_factors(tmp_path, VECTORS, never, "svd")
 
 
-def test_cached_factors_depend_on_numbers_and_on_what_is_decomposed(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, is_kernel)
-    factors.cached_factors(tmp_path, VECTORS, lambda path, leaf: False)
+def test_cached_factors_depend_on_numbers_and_name(tmp_path):
+    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
     moved = {**VECTORS, "bias": VECTORS["bias"] + 1}
-    factors.cached_factors(tmp_path, moved, is_kernel)
-    assert len(list(tmp_path.iterdir())) == 3
+    for vectors, name in ((VECTORS, "tsv"), (moved, "svd")):
+        with pytest.raises(AssertionError, match="made again"):
+            factors.cached_factors(tmp_path, vectors, never, name)
 
 
-def test_cached_factors_refuse_a_damaged_file(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, is_kernel)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(ValueError, match="no whole safetensors file"):
-        factors.cached_factors(tmp_path, VECTORS, is_kernel)
+def test_cached_factors_refuse_one_flipped_bit(tmp_path):
+    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    (file,) = tmp_path.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")

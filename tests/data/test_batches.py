@@ -35,12 +35,6 @@ def test_batches_differ_between_seeds_tasks_and_epochs():
     assert (TaskBatches(arrays(50), 50, seed=4)[0][1][0] != first).any()
 
 
-def test_batches_transform_the_first_array_only():
-    images, labels = TaskBatches(arrays(8), 2, 0, lambda images: images * 0)[0]
-    assert not images.any()
-    assert labels.shape == (1, 2)
-
-
 @pytest.mark.parametrize(
     ("examples", "batch_size", "message"),
     [

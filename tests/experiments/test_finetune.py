@@ -7,7 +7,7 @@ from adarank_jax.checkpoints import files
 from experiments import finetune, suite, training
 
 SMALL = {
-    "tasks": ("patterns", "counting"),
+    "tasks": ("patterns", "letters"),
     "model": "vit-tiny-8",
     "pretraining_images": 1_300,
     "pretraining_steps": 3,
@@ -20,14 +20,14 @@ SMALL = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
-    finetune.main(finetune.Config(output=folder, **SMALL))
+    finetune.main(finetune.Config(run_dir=folder, **SMALL))
     return folder
 
 
 def test_finetune_makes_a_suite_that_loads(made):
     loaded = suite.load_embedded((), made)
     assert loaded.tasks == list(SMALL["tasks"])
-    assert [head.directions.shape[1] for head in loaded.heads] == [10, 8]
+    assert [head.directions.shape[1] for head in loaded.heads] == [10, 26]
 
 
 def test_finetune_records_command_seed_and_digests(made):
@@ -48,14 +48,39 @@ def test_finetune_reports_accuracies_and_weight_change(made):
 def test_finetune_does_not_make_again_what_is_there(made, monkeypatch):
     before = files.digest(made / "patterns.safetensors")
     monkeypatch.setattr(finetune.training, "train", None)
-    finetune.main(finetune.Config(output=made, **SMALL))
+    finetune.main(finetune.Config(run_dir=made, **SMALL))
     assert files.digest(made / "patterns.safetensors") == before
 
 
 def test_finetune_names_the_nearest_task(tmp_path):
-    with pytest.raises(KeyError, match="did you mean 'signs'"):
-        finetune.main(finetune.Config(output=tmp_path / "out", tasks=("sings",)))
+    with pytest.raises(KeyError, match="did you mean 'shapes'"):
+        finetune.main(finetune.Config(run_dir=tmp_path / "out", tasks=("shaeps",)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ()}, "each task once"),
+        ({"tasks": ("shapes", "shapes")}, "each task once"),
+        ({"head_images": 5}, "at least the 26 classes of letters"),
+    ],
+)
+def test_finetune_refuses_bad_options_before_a_folder_is_made(
+    tmp_path, options, message
+):
+    with pytest.raises(ValueError, match=message):
+        finetune.main(
+            finetune.Config(
+                run_dir=tmp_path / "out", **{"tasks": ("letters",)} | options
+            )
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_finetune_refuses_other_options_in_the_same_folder(made):
+    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
+        finetune.main(finetune.Config(run_dir=made, **SMALL, seed=1))
 
 
 def test_fit_head_tells_separable_classes_apart():
@@ -70,6 +95,6 @@ def test_fit_head_tells_separable_classes_apart():
 
 def test_random_batches_are_a_pure_function_of_the_step():
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    make = lambda: training.random_batches(images, np.arange(2), 3, 0, shift=1)  # noqa: E731
+    make = lambda: training.random_batches(images, np.arange(2), 3, 0, shift=1)
     for one, two in zip(make()(5), make()(5), strict=True):
         np.testing.assert_array_equal(one, two)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tyro
 
-from adarank_jax import tree
+from adarank_jax import mergers, tree
 from adarank_jax.adaptation.loop import AdaptationConfig
 from adarank_jax.checkpoints import files
-from adarank_jax.core import task_vectors
+from adarank_jax.core import merge, task_vectors
 from experiments import presets, run_vit, suite
 
-TASKS = ("mnist", "signs")
+TASKS = ("mnist", "shapes")
 SHORT = AdaptationConfig(num_steps=3, batch_size=8, checkpoint_every=2)
 
 
@@ -52,6 +52,7 @@ def test_run_writes_every_row_with_every_field(finished):
         ("tsv_m", None, None),
         ("iso_c", None, None),
         ("adamerging", "task_arithmetic", "entropy"),
+        ("adarank at step 0", run_vit.Config().preset, None),
         ("adarank", run_vit.Config().preset, "entropy"),
         ("adarank", run_vit.Config().preset, "expert_labels"),
     ]
@@ -93,7 +94,7 @@ def test_other_options_in_the_same_folder_are_refused(finished):
     ("options", "error", "message"),
     [
         ({"preset": "crat"}, KeyError, "did you mean 'cart'"),
-        ({"tasks": ("mnist", "sings")}, KeyError, "did you mean 'signs'"),
+        ({"tasks": ("mnist", "shaeps")}, KeyError, "did you mean 'shapes'"),
         ({"tasks": ("mnist", "mnist")}, ValueError, r"\['mnist'\] twice"),
     ],
 )
@@ -128,16 +129,13 @@ def test_help_explains_every_option(module):
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
-def test_presets_start_at_their_static_merge(name, tmp_path):
+def test_preset_starts_at_its_static_merge(name, tmp_path):
     rng = np.random.default_rng(0)
-    model = lambda: {"w": rng.normal(size=(12, 8)).astype(np.float32)}  # noqa: E731
+    model = lambda: {"w": rng.normal(size=(12, 8)).astype(np.float32)}
     pretrained, finetuned = model(), [model(), model()]
     preset = presets.get(name)
-    decomposed = lambda path, leaf: True  # noqa: E731
+    decomposed = lambda path, leaf: True
     origin, factors = presets.start(preset, pretrained, finetuned, decomposed, tmp_path)
-    from adarank_jax import mergers
-    from adarank_jax.core import merge
-
     options = {"coefficient": preset.coefficient}
     if name == "cart":
         options["rank_ratio"] = preset.rank_ratio
@@ -165,13 +163,33 @@ def test_assets_are_small_and_whole():
 def test_damaged_asset_is_refused(tmp_path):
     for file in suite.ASSETS.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    content = bytearray((tmp_path / "signs.safetensors").read_bytes())
+    content = bytearray((tmp_path / "shapes.safetensors").read_bytes())
     content[-3] ^= 4
-    (tmp_path / "signs.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"signs\.safetensors.*SHA-256"):
-        suite.load_embedded(("signs",), tmp_path)
+    (tmp_path / "shapes.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"shapes\.safetensors.*SHA-256"):
+        suite.load_embedded(("shapes",), tmp_path)
 
 
 def test_missing_assets_name_the_command_that_makes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="experiments.finetune"):
         suite.load_embedded((), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--preset", "crat"), "did you mean 'cart'"),
+        (("--tasks", "shaeps"), "did you mean 'shapes'"),
+        (("--run-dir", "/dev/null/run"), "--run-dir"),
+        (("--adaptation.num-steps", "-3"), "num_steps"),
+    ],
+)
+def test_user_errors_are_a_message_and_not_a_traceback(arguments, message):
+    shown = subprocess.run(
+        [sys.executable, "-m", "experiments.run_vit", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode != 0
+    assert message in shown.stderr
+    assert "Traceback" not in shown.stderr

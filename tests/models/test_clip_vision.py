@@ -19,6 +19,7 @@ COUNTS = (
     ("vit-b-32", 87_849_216, 152, 48),
     ("vit-b-16", 86_192_640, 152, 48),
     ("vit-l-14", 303_966_208, 296, 96),
+    ("vit-small-8", 943_104, 32, 8),
 )
 MASK_LOGITS = (
     # variant, tasks, mask logits
@@ -68,7 +69,7 @@ def tiny():
     flat = tree.flatten(shapes("vit-tiny-8"))
     drawn = helpers.params(1, {path: leaf.shape for path, leaf in flat.items()})
     params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * leaf), drawn)
-    images = jnp.asarray(helpers.matrix(0, 4, 16, 16, 3))
+    images = jnp.asarray(helpers.matrix(0, 4, 32, 32, 3))
     return jax.jit(ClipVision(TINY).apply), {"params": params}, images
 
 

@@ -43,7 +43,7 @@ def fill(rgb: np.ndarray) -> np.ndarray:
 def gradient(rng: np.random.Generator, first: np.ndarray, spread: float) -> np.ndarray:
     """Returns a linear ramp around a colour, in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
-    ramp = np.cos(angle) * _X + np.sin(angle) * _Y
+    ramp = np.cos(angle) * X + np.sin(angle) * Y
     step = rng.uniform(-spread, spread, 3).astype(np.float32)
     return np.clip(first + ramp[..., None] * step, 0.0, 1.0)
 
@@ -94,7 +94,9 @@ def warp(
     return np.asarray(fine_mask.reduce(2), np.float32) / 255.0
 
 
-_Y, _X = np.meshgrid(*[np.linspace(-1, 1, SIZE, dtype=np.float32)] * 2, indexing="ij")
+Y, X = np.meshgrid(*[np.linspace(-1, 1, SIZE, dtype=np.float32)] * 2, indexing="ij")
+"""Coordinates of every pixel, in [-1, 1]."""
+
 _FREQUENCY = np.hypot(
     *np.meshgrid(np.fft.fftfreq(SIZE), np.fft.rfftfreq(SIZE), indexing="ij")
 )

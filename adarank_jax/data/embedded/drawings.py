@@ -1,4 +1,4 @@
-"""Drawn pictures: shapes, counted discs, gratings, dials, signs and patterns."""
+"""Drawn pictures: gratings, dials, patterns and shapes."""
 
 import functools
 
@@ -31,8 +31,6 @@ PATTERNS = (
     "waves",
     "scales",
 )
-SIGN_BORDERS = ("disc", "triangle", "square", "octagon")
-SIGN_MARKS = ("bar", "arrow", "cross", "dots", "bolt")
 
 _PICTURE = 96
 
@@ -60,35 +58,14 @@ def shape_picture(name: str) -> Image.Image:
     return image
 
 
-def counted(rng: np.random.Generator, number: int) -> np.ndarray:
-    """Draws `number` separate discs in one colour on a cloudy ground."""
-    ink, paper = canvas.contrasting_colours(rng)
-    centres: list[tuple[float, float, float]] = []
-    radius = rng.uniform(2.2, 3.6)
-    while len(centres) < number:
-        own = radius * rng.uniform(0.8, 1.2)
-        x, y = rng.uniform(own, canvas.SIZE - own, 2)
-        if all(np.hypot(x - a, y - b) > own + r + 1.0 for a, b, r in centres):
-            centres.append((x, y, own))
-        else:
-            radius *= 0.995
-    fine = Image.new("L", (4 * canvas.SIZE, 4 * canvas.SIZE))
-    draw = ImageDraw.Draw(fine)
-    for x, y, r in centres:
-        draw.ellipse((4 * (x - r), 4 * (y - r), 4 * (x + r), 4 * (y + r)), fill=255)
-    mask = np.asarray(fine.reduce(4), np.float32) / 255.0
-    ground = paper + 0.2 * (canvas.clouds(rng, 1.5)[..., None] - 0.5)
-    return canvas.blend(ground, canvas.fill(ink), mask)
-
-
 def grating(rng: np.random.Generator, angle: float) -> np.ndarray:
     """Draws a sine grating at an angle (radians) under a soft window, in noise."""
     wave = 2 * np.pi * rng.uniform(2.0, 5.0)
     phase = rng.uniform(0, 2 * np.pi)
-    along = np.cos(angle) * canvas._X + np.sin(angle) * canvas._Y
+    along = np.cos(angle) * canvas.X + np.sin(angle) * canvas.Y
     signal = np.sin(0.5 * wave * along + phase) * rng.uniform(0.5, 1.0)
     centre = rng.uniform(-0.35, 0.35, 2)
-    distance = (canvas._X - centre[0]) ** 2 + (canvas._Y - centre[1]) ** 2
+    distance = (canvas.X - centre[0]) ** 2 + (canvas.Y - centre[1]) ** 2
     signal = signal * np.exp(-distance / rng.uniform(0.4, 0.9))
     noise = canvas.clouds(rng, rng.uniform(0.3, 1.0)) - 0.5
     grey = 0.5 + 0.35 * signal + 0.5 * noise
@@ -114,29 +91,12 @@ def dial(rng: np.random.Generator, angle: float) -> np.ndarray:
     return canvas.blend(canvas.gradient(rng, paper, 0.2), canvas.fill(ink), mask)
 
 
-def sign(rng: np.random.Generator, border: str, mark: str) -> np.ndarray:
-    """Draws a road sign: a coloured plate with a mark, before a blurred scene."""
-    scene = canvas.gradient(rng, canvas.colour(rng, (0.2, 0.9)), 0.3)
-    scene = scene + 0.4 * (canvas.clouds(rng, 2.0)[..., None] - 0.5)
-    angle, size = rng.uniform(-0.2, 0.2), rng.uniform(0.75, 1.1)
-    shift = (rng.uniform(-3, 3), rng.uniform(-3, 3))
-    outer = canvas.warp(shape_picture(border), angle, size, shift)
-    inner = canvas.warp(shape_picture(border), angle, 0.74 * size, shift)
-    glyph = canvas.warp(shape_picture(mark), angle, 0.45 * size, shift)
-    rim, plate = canvas.colour(rng, (0.5, 0.9)), canvas.colour(rng, (0.8, 1.0), 0.2)
-    ink = canvas.colour(rng, (0.0, 0.3))
-    image = canvas.blend(scene, canvas.fill(rim), outer)
-    image = canvas.blend(image, canvas.fill(plate), inner)
-    image = canvas.blend(image, canvas.fill(ink), glyph)
-    return image * rng.uniform(0.5, 1.1)
-
-
 def pattern(rng: np.random.Generator, name: str) -> np.ndarray:
     """Draws a regular pattern in two colours, turned and scaled at random."""
     angle, cell = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.75)
     shift = rng.uniform(-1, 1, 2)
-    x = (np.cos(angle) * canvas._X + np.sin(angle) * canvas._Y + shift[0]) / cell
-    y = (-np.sin(angle) * canvas._X + np.cos(angle) * canvas._Y + shift[1]) / cell
+    x = (np.cos(angle) * canvas.X + np.sin(angle) * canvas.Y + shift[0]) / cell
+    y = (-np.sin(angle) * canvas.X + np.cos(angle) * canvas.Y + shift[1]) / cell
     soft = 1 / (1 + np.exp(-np.clip(_PATTERN_FIELDS[name](x, y) * 12.0, -30, 30)))
     first, second = canvas.contrasting_colours(rng)
     return canvas.blend(canvas.gradient(rng, first, 0.2), canvas.fill(second), soft)
@@ -178,19 +138,12 @@ _OUTLINES = {
     "square": [(16, 16), (80, 16), (80, 80), (16, 80)],
     "triangle": _regular(3),
     "pentagon": _regular(5),
-    "octagon": _regular(8, np.pi / 8),
     "star": _star(),
     "cross": [
         *[(36, 12), (60, 12), (60, 36), (84, 36), (84, 60), (60, 60)],
         *[(60, 84), (36, 84), (36, 60), (12, 60), (12, 36), (36, 36)],
     ],
     "arrow": [(48, 8), (80, 46), (60, 46), (60, 88), (36, 88), (36, 46), (16, 46)],
-    "bar": [(10, 38), (86, 38), (86, 58), (10, 58)],
-    "bolt": [(56, 6), (20, 54), (44, 54), (34, 90), (76, 38), (52, 38)],
-    "dots": [
-        *[(10, 36), (34, 36), (34, 60), (62, 60), (62, 36), (86, 36)],
-        *[(86, 60), (62, 60), (34, 36), (34, 60), (10, 60)],
-    ],
 }
 _PATTERN_FIELDS = {
     "stripes": lambda x, y: _saw(x) - 0.25,

@@ -34,7 +34,7 @@ def photograph(name: str) -> np.ndarray:
                 return np.asarray(image.convert("RGB"))
     raise FileNotFoundError(
         f"`{name}` is in none of {[str(folder) for folder in folders]}. "
-        "Install the extra `demo` at the versions of requirements.txt."
+        "Install the extra `suite` at the versions of setup.py."
     )
 
 

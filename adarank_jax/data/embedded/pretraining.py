@@ -162,7 +162,7 @@ def _blob(rng, number):
     angle, size = rng.uniform(-0.6, 0.6), rng.uniform(0.3, 0.6)
     centre = rng.uniform(-0.35, 0.35, 2)
     squeeze = np.exp(rng.uniform(-0.2, 0.2))
-    x, y = (canvas._X - centre[0]) * squeeze, (canvas._Y - centre[1]) / squeeze
+    x, y = (canvas.X - centre[0]) * squeeze, (canvas.Y - centre[1]) / squeeze
     theta = np.arctan2(y, x) + angle
     waves = np.cos(orders * theta[..., None] + phase) @ amplitude
     edge = size * np.maximum(0.25, 1.0 + waves)
