@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from adarank_jax.adaptation.evaluate import Predictor
+from adarank_jax.adaptation import evaluate
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.tree import Tree
 from experiments.suite import Suite
@@ -27,7 +27,7 @@ class Comparison:
     def __init__(self, suite: Suite, folder: RunFolder):
         """Reads the rows of an earlier start of the same run."""
         self._suite, self._folder = suite, folder
-        self._predictor = Predictor(suite.encode, suite.classify)
+        self._predictor = evaluate.Predictor(suite.encode, suite.classify)
         self.rows: list[dict[str, Any]] = folder.read_json("results.json", {}).get(
             "rows", []
         )
@@ -40,7 +40,10 @@ class Comparison:
         origin: str | None = None,
         objective: str | None = None,
     ) -> None:
-        """Makes parameters, measures their accuracies and writes the row.
+        """Makes parameters, measures them and writes the row.
+
+        `agreement` is the share of predictions that are the same as those of the task's
+        own expert; it needs no labels.
 
         Args:
             method: name of the merge.
@@ -57,27 +60,21 @@ class Comparison:
         seconds = time.perf_counter() - started
         is_one = isinstance(made, Mapping)
         models = [made] * len(self._suite.tasks) if is_one else made
-        accuracies = [
-            self._predictor.accuracy(*example)
-            for example in zip(
-                models,
-                self._suite.heads,
-                self._suite.images,
-                self._suite.labels,
-                strict=True,
-            )
-        ]
-        shares = [accuracy.share for accuracy in accuracies]
-        errors = [accuracy.standard_error for accuracy in accuracies]
-        best = next((r for r in self.rows if r["method"] == "individual"), None)
-        experts = list(best["per_task"].values()) if best else shares
+        predictions, labels = self._predict(models), self._suite.labels
+        accuracies = [*map(evaluate.count, predictions, labels)]
+        experts = [*map(evaluate.count, self.expert_labels, labels)]
+        agreements = [*map(evaluate.count, predictions, self.expert_labels)]
+        shares = [each.share for each in accuracies]
+        errors = [each.standard_error for each in accuracies]
+        bounds = [each.share for each in experts]
         self.rows.append(
             names
             | {
                 "per_task": dict(zip(self._suite.tasks, shares, strict=True)),
                 "mean": float(np.mean(shares)),
                 "standard_error": float(np.linalg.norm(errors) / len(errors)),
-                "normalized": float(np.mean(np.divide(shares, experts))),
+                "normalized": float(np.mean(np.divide(shares, bounds))),
+                "agreement": float(np.mean([each.share for each in agreements])),
                 "seconds": round(seconds, 2),
                 "uses": uses,
             }
@@ -94,14 +91,14 @@ class Comparison:
     @functools.cached_property
     def expert_labels(self) -> list[np.ndarray]:
         """What each expert predicts for its own images, computed once."""
+        return self._predict(self._suite.finetuned)
+
+    def _predict(self, models):
+        """Predicts the classes of every task's test images with its model."""
+        suite = self._suite
         return [
             self._predictor.predict(*example)
-            for example in zip(
-                self._suite.finetuned,
-                self._suite.heads,
-                self._suite.images,
-                strict=True,
-            )
+            for example in zip(models, suite.heads, suite.images, strict=True)
         ]
 
 

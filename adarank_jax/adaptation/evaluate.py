@@ -31,6 +31,24 @@ class Accuracy(NamedTuple):
         return float(np.sqrt(self.share * (1.0 - self.share) / self.total))
 
 
+def count(predictions: np.ndarray, labels: np.ndarray) -> Accuracy:
+    """Counts right predictions.
+
+    Args:
+        predictions: class numbers, `(examples,)`.
+        labels: class numbers, `(examples,)`.
+
+    Raises:
+        ValueError: the numbers of examples and labels differ.
+    """
+    if len(predictions) != len(labels):
+        raise ValueError(
+            f"`labels` must hold one label an example, got {len(labels)} for "
+            f"{len(predictions)}."
+        )
+    return Accuracy(int((predictions == labels).sum()), len(labels))
+
+
 class Predictor:
     """Compiles an encoder once, for any parameters and any number of examples.
 
@@ -86,7 +104,7 @@ class Predictor:
     def accuracy(
         self, params: Tree, head: Any, inputs: Any, labels: np.ndarray
     ) -> Accuracy:
-        """Counts right predictions.
+        """Counts right predictions of a model.
 
         Args:
             params: of the encoder.
@@ -97,10 +115,4 @@ class Predictor:
         Raises:
             ValueError: the numbers of examples and labels differ.
         """
-        predictions = self.predict(params, head, inputs)
-        if len(predictions) != len(labels):
-            raise ValueError(
-                f"`labels` must hold one label an example, got {len(labels)} for "
-                f"{len(predictions)}."
-            )
-        return Accuracy(int((predictions == labels).sum()), len(labels))
+        return count(self.predict(params, head, inputs), labels)

@@ -34,7 +34,7 @@ def test_run_writes_every_row_with_every_field(finished):
     assert results["tasks"] == list(TASKS)
     fields = {
         *("method", "origin", "objective", "per_task", "mean", "standard_error"),
-        *("normalized", "seconds", "uses"),
+        *("normalized", "agreement", "seconds", "uses"),
     }
     for row in results["rows"]:
         assert set(row) == fields
