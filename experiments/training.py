@@ -97,9 +97,12 @@ def pretraining_optimizer(
 
     Muon (Jordan et al., 2024) needed about two thirds of AdamW's time here.
     """
+    warmup = min(300, num_steps // 2)
 
     def schedule(peak):
-        return optax.warmup_cosine_decay_schedule(0.0, peak, 300, num_steps, peak / 100)
+        return optax.warmup_cosine_decay_schedule(
+            0.0, peak, warmup, num_steps, peak / 100
+        )
 
     def dimensions(path, leaf):
         name = jax.tree_util.keystr(path)
@@ -143,7 +146,7 @@ def classifier_loss(model: nn.Module, num_classes: int) -> tuple[Callable, Loss]
 
     def loss(params, images, labels):
         features = model.apply({"params": params["tower"]}, to_input(images))
-        lengths = jnp.linalg.norm(params["directions"], axis=0)
+        lengths = jnp.linalg.norm(params["directions"], axis=0, keepdims=True)
         scale = jnp.exp(jnp.minimum(params["log_scale"], np.log(100.0)))
         head = Head(params["directions"] / lengths, scale)
         logits = heads.cosine_logits(features, head)
@@ -177,7 +180,9 @@ def _fit_directions(features, labels, logit_scale, means, optimizer, num_steps):
     """Runs the optimiser of a head."""
 
     def loss(directions):
-        head = Head(directions / jnp.linalg.norm(directions, axis=0), logit_scale)
+        head = Head(
+            directions / jnp.linalg.norm(directions, axis=0, keepdims=True), logit_scale
+        )
         logits = heads.cosine_logits(features, head)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -187,7 +192,7 @@ def _fit_directions(features, labels, logit_scale, means, optimizer, num_steps):
         return optax.apply_updates(directions, updates), state
 
     directions = means - means.mean(axis=1, keepdims=True)
-    directions /= jnp.linalg.norm(directions, axis=0)
+    directions /= jnp.linalg.norm(directions, axis=0, keepdims=True)
     state = optimizer.init(directions)
     for _ in range(num_steps):
         directions, state = step(directions, state)
@@ -228,7 +233,7 @@ def finetuning_loss(model: nn.Module, head: Head, rehearsal_weight: float) -> Lo
 
 def to_input(images: jax.Array) -> jax.Array:
     """Scales 8-bit pixels to [-1, 1] on the device, as `transforms.normalise` does."""
-    return (images.astype(jnp.float32) / 255.0 - 0.5) / 0.5
+    return (jnp.asarray(images, jnp.float32) / 255.0 - 0.5) / 0.5
 
 
 def random_batches(

@@ -39,9 +39,10 @@ class RunFolder:
         """Opens or makes the folder and writes `config.yaml`."""
         self.path = pathlib.Path(path)
         self._make()
-        if restart:
-            self._clear()
         saved = self._saved_config()
+        if restart and saved is not None:
+            self._clear()
+            saved = None
         if saved is None:
             text = yaml.safe_dump(config, sort_keys=False)
             files.write_whole(self.path / "config.yaml", text.encode())
@@ -63,9 +64,7 @@ class RunFolder:
             ) from error
 
     def _clear(self):
-        """Removes the files of an earlier run, if this is the folder of one."""
-        if self._saved_config() is None:
-            return
+        """Removes the files of an earlier run, and no others."""
         # config.yaml goes last: until then the folder is known to be ours.
         weights = [file.name for file in self.path.glob("*.safetensors")]
         for name in (*_FOLDERS, *weights, *_FILES):

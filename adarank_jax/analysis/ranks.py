@@ -1,5 +1,6 @@
 """Which directions adaptation kept."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from adarank_jax import tree
@@ -23,7 +24,7 @@ def kept_rank_shares(mask_logits: Tree) -> dict[str, np.ndarray]:
         [0.5, 1.0]
     """
     return {
-        path: np.asarray(masks.kept_rank(logits)) / logits.shape[1]
+        path: np.asarray(masks.kept_rank(jnp.asarray(logits))) / logits.shape[1]
         for path, logits in tree.flatten(mask_logits).items()
         if logits is not None
     }

@@ -106,7 +106,7 @@ def merge_matrix(
 def merge_dense(
     origin: Float[ArrayLike, "*shape"],
     coefficients: Float[Array, " tasks"],
-    task_vectors: Float[Array, " tasks *shape"],
+    task_vectors: Float[ArrayLike, " tasks *shape"],
 ) -> Float[Array, "*shape"]:
     r"""Merges one tensor that is not decomposed.
 

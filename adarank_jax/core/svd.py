@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from adarank_jax import tree
@@ -157,7 +158,7 @@ def leading_rank(rank: int, rank_ratio: float) -> int:
 
 
 def energy_rank(
-    s: Float[Array, "tasks rank"], energy: float = 0.95
+    s: Float[ArrayLike, "tasks rank"], energy: float = 0.95
 ) -> Int[Array, " tasks"]:
     r"""Returns the smallest rank that holds a share of the spectral energy.
 
@@ -180,5 +181,5 @@ def energy_rank(
     """
     if not 0.0 < energy <= 1.0:
         raise ValueError(f"`energy` must be in (0, 1], got {energy}.")
-    total = jnp.cumsum(s**2, axis=1)
+    total = jnp.cumsum(jnp.asarray(s) ** 2, axis=1)
     return 1 + jnp.sum(total < energy * total[:, -1:], axis=1, dtype=jnp.int32)

@@ -160,12 +160,11 @@ def test_decompose_tree_refuses_what_is_not_a_matrix():
         svd.decompose_tree({"a": {"bias": jnp.ones((2, 4))}}, lambda path, leaf: True)
 
 
-def test_decompose_tree_runs_on_the_first_host_device():
-    first, *_, last = jax.devices("cpu")
+def test_decompose_tree_returns_host_arrays_that_belong_to_no_device():
+    *_, last = jax.devices("cpu")
     vectors = {"w": jax.device_put(jnp.ones((2, 3, 3)), last)}
-    with jax.default_device(last):
-        factors = svd.decompose_tree(vectors, lambda path, leaf: True)
-    assert {device for x in factors["w"] for device in x.devices()} == {first}
+    factors = svd.decompose_tree(vectors, lambda path, leaf: True)
+    assert {type(array) for array in factors["w"]} == {np.ndarray}
 
 
 def test_is_factors_tells_factors_from_arrays():

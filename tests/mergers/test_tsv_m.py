@@ -17,7 +17,9 @@ def draw_factors(num_tasks=helpers.NUM_TASKS):
     """Draws plain factors, and those of TSV-M."""
     vectors = task_vectors.task_vectors(*helpers.task_set(num_tasks=num_tasks))
     plain = svd.decompose_tree(vectors, helpers.is_decomposed)
-    return tree.flatten(plain), tree.flatten(tsv_factors(plain))
+    return tree.flatten(plain), tree.flatten(
+        tsv_factors(vectors, helpers.is_decomposed)
+    )
 
 
 @pytest.mark.parametrize("coefficient", (1.0, 1.7))

@@ -160,7 +160,7 @@ def test_clip_vision_config_counts_patches(size, patch, count):
 
 
 def test_clip_vision_starts_from_finite_parameters():
-    images = jnp.zeros((1, 16, 16, 3))
+    images = jnp.zeros((1, 32, 32, 3))
     config = dataclasses.replace(TINY, num_layers=1)
     variables = jax.jit(ClipVision(config).init)(jax.random.key(0), images)
     chex.assert_tree_all_finite(variables)
@@ -182,13 +182,14 @@ def test_clip_vision_tells_patches_apart():
     apply, variables, images = tiny()
     moved = jnp.roll(images, TINY.patch_size, axis=1)
     features = apply(variables, images)
-    assert jnp.abs(features - apply(variables, moved)).max() > 1e-3
+    difference = jnp.abs(features - apply(variables, moved)).max()
+    assert difference > 1e-4 * jnp.abs(features).max()
 
 
 @pytest.mark.parametrize("shape", WRONG_SIZES)
 def test_clip_vision_refuses_images_of_another_size(shape):
     apply, variables, _ = tiny()
-    with pytest.raises(ValueError, match=r"shape \(batch, 16, 16, 3\), got"):
+    with pytest.raises(ValueError, match=r"shape \(batch, 32, 32, 3\), got"):
         apply(variables, jnp.zeros(shape))
 
 
