@@ -36,7 +36,8 @@ def run_alone(problem, objective, steps=NUM_STEPS):
     return state, history
 
 
-def run_pmapped(problem, objective, devices, steps=NUM_STEPS):
+def pmapped(problem, objective, devices):
+    """Returns the compiled step, and its arguments but for the batch."""
     optimizer = optax.adam(LEARNING_RATE)
     variables = problems.variables(problem)
     like = State(variables, optimizer.init(variables))
@@ -52,6 +53,11 @@ def run_pmapped(problem, objective, devices, steps=NUM_STEPS):
         parallel.AXIS,
     )
     step = parallel.pmap_step(step, state, factors, devices)
+    return step, like, state, (origin, factors, heads)
+
+
+def run_pmapped(problem, objective, devices, steps=NUM_STEPS):
+    step, like, state, (origin, factors, heads) = pmapped(problem, objective, devices)
     history = []
     for number in range(steps):
         examples = parallel.shard_batch(problems.batch(number), devices)
@@ -149,30 +155,11 @@ def test_step_trains_masks_and_coefficients_of_every_task():
 
 
 def test_padded_directions_never_move():
-    problem = problems.problem()
-    optimizer = optax.adam(LEARNING_RATE)
-    variables = problems.variables(problem)
-    devices = jax.devices()
-    state = State(variables, optimizer.init(variables))
-    state = parallel.shard_state(state, devices)
-    factors = parallel.shard_factors(problem.factors, devices)
-    origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
-    step = parallel.pmap_step(
-        make_step(
-            problem.encode,
-            problem.classify,
-            OBJECTIVES["entropy"],
-            problem.mask,
-            optimizer,
-            parallel.AXIS,
-        ),
-        state,
-        factors,
-        devices,
-    )
+    problem, devices = problems.problem(), jax.devices()
+    step, _, state, arguments = pmapped(problem, OBJECTIVES["entropy"], devices)
     for number in range(3):
         examples = parallel.shard_batch(problems.batch(number), devices)
-        state, _ = step(state, origin, factors, heads, examples)
+        state, _ = step(state, *arguments, examples)
     logits = np.asarray(state.variables.mask_logits["first"]["kernel"])
     assert logits.shape == (8, 3, 1)
     assert np.abs(logits[: problems.HIDDEN]).min() > 0
@@ -180,34 +167,11 @@ def test_padded_directions_never_move():
 
 
 def test_step_leaves_the_arrays_of_its_caller_alone():
-    problem = problems.problem()
-    variables = problems.variables(problem)
-    before = jax.tree.map(np.array, variables)
-    optimizer = optax.adam(LEARNING_RATE)
-    devices = jax.devices()[:1]
-    state = parallel.shard_state(State(variables, optimizer.init(variables)), devices)
-    factors = parallel.shard_factors(problem.factors, devices)
-    step = parallel.pmap_step(
-        make_step(
-            problem.encode,
-            problem.classify,
-            OBJECTIVES["entropy"],
-            problem.mask,
-            optimizer,
-            parallel.AXIS,
-        ),
-        state,
-        factors,
-        devices,
-    )
-    step(
-        state,
-        *parallel.replicate((problem.origin,), devices),
-        factors,
-        *parallel.replicate((problem.heads,), devices),
-        parallel.shard_batch(problems.batch(0), devices),
-    )
-    chex.assert_trees_all_equal(jax.tree.map(np.array, variables), before)
+    problem, devices = problems.problem(), jax.devices()[:1]
+    step, start, state, arguments = pmapped(problem, OBJECTIVES["entropy"], devices)
+    before = jax.tree.map(np.array, start)
+    step(state, *arguments, parallel.shard_batch(problems.batch(0), devices))
+    chex.assert_trees_all_equal(jax.tree.map(np.array, start), before)
 
 
 def test_shards_hold_one_device_share_of_the_factors():
