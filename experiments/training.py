@@ -205,7 +205,7 @@ def finetuning_loss(model: nn.Module, head: Head, rehearsal_weight: float) -> Lo
     The second term is the mean squared distance of the unit embeddings of pretraining
     images to those of the pretrained model (rehearsal, as in learning without
     forgetting): a model of this size has no other reason to leave alone what its task
-    does not need, and experts that do not leave it alone cannot be merged.
+    does not need, and experts that do not leave it alone merge badly.
 
     Args:
         model: the encoder.
