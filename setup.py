@@ -11,7 +11,6 @@ LINES = (HERE / "requirements.txt").read_text().splitlines()
 SUITE = [
     "matplotlib>=3.10,<4",
     "mlxtend>=0.25,<0.26",
-    "pillow>=12,<14",
     "scikit-image>=0.26,<0.27",
     "scikit-learn>=1.8,<2",
 ]
