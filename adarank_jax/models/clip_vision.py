@@ -2,8 +2,8 @@
 
 Radford et al., `Learning Transferable Visual Models From Natural Language Supervision
 <https://arxiv.org/abs/2103.00020>`_, 2021. The names follow open_clip's ``visual.``
-state dict. Query, key and value are one kernel unless told otherwise, because that fused
-matrix is what AdaRank decomposes.
+state dict. Query, key and value are one kernel unless told otherwise, because that
+fused matrix is what AdaRank decomposes.
 """
 
 import dataclasses
