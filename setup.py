@@ -9,7 +9,6 @@ HERE = pathlib.Path(__file__).parent
 PACKAGE = (HERE / "adarank_jax" / "__init__.py").read_text()
 LINES = (HERE / "requirements.txt").read_text().splitlines()
 SUITE = [
-    "matplotlib>=3.10,<4",
     "mlxtend>=0.25,<0.26",
     "scikit-image>=0.26,<0.27",
     "scikit-learn>=1.8,<2",

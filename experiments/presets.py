@@ -1,46 +1,34 @@
-"""Where AdaRank starts from: one row an origin, fixed before any adaptation.
+"""Runs by name: the embedded suite, and one row of a published table each.
 
-Task arithmetic and CART: the authors' settings for CLIP ViT-B/32 and eight tasks.
-TSV-M: the scale of one that TSV-M itself publishes, over the `rank / tasks` directions
-a task that it keeps. The paper reports that variant, but no code of it exists: here
-the masks choose among the decorrelated directions, which are not decorrelated again.
+Hyper-parameters are the published ones; where none are published, `settings` says what
+was taken instead. Two leagues of checkpoints, never to be mixed in one table:
+
+* TA/TALL: the checkpoints of Task Arithmetic for the first eight tasks and of TALL
+  masks for the other twelve, heads of the `official` prompts. AdaRank's own.
+* FusionBench: the `tanganke/*` checkpoints, heads of the `fusion_bench` prompts.
 """
 
-import difflib
-import functools
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from adarank_jax import mergers
-from adarank_jax.checkpoints.factors import cached_factors
-from adarank_jax.core import svd, task_vectors
-from adarank_jax.tree import Predicate, Tree
+from adarank_jax.data import registry
+from experiments import lookup
+from experiments.merge_config import EMBEDDED
+
+TALL = "TA/TALL"
+FUSION_BENCH = "FusionBench"
 
 
 class Preset(NamedTuple):
-    """One origin and its start.
+    """A run by name.
 
     Attributes:
-        origin: name shown in tables.
-        coefficient: of every task and tensor (the paper's prior).
-        rank_ratio: share of leading directions kept at the start.
-        is_centred: the origin is the average of the experts, not the pretrained model.
-        is_decorrelated: the directions are those of TSV-M.
+        summary: one line.
+        values: of a `MergeConfig`, as plain values.
     """
 
-    origin: str
-    coefficient: float
-    rank_ratio: float
-    is_centred: bool = False
-    is_decorrelated: bool = False
-
-
-PRESETS = {
-    "task_arithmetic": Preset("task_arithmetic", 0.3, 1.0),
-    "cart": Preset("cart", 2.3, 0.16, is_centred=True),
-    "tsv_m": Preset("tsv_m", 1.0, 1.0, is_decorrelated=True),
-}
+    summary: str
+    values: dict[str, Any]
 
 
 def get(name: str) -> Preset:
@@ -49,55 +37,266 @@ def get(name: str) -> Preset:
     Raises:
         KeyError: there is no such preset; the message has the nearest.
     """
-    return nearest("preset", name, PRESETS)
+    return lookup.nearest("preset", name, all_presets())
 
 
-def start(
-    preset: Preset,
-    pretrained: Tree,
-    finetuned: Sequence[Tree],
-    is_decomposed: Predicate,
-    cache: pathlib.Path,
-) -> tuple[Tree, Tree]:
-    """Builds the origin and the factors that a preset starts from.
+def all_presets() -> dict[str, Preset]:
+    """Lists every preset by name."""
+    return dict([*_embedded(), *_tall(), *_fusion_bench()])
 
-    Args:
-        preset: a row of `PRESETS`.
-        pretrained: parameters before fine-tuning.
-        finetuned: parameters of each task's expert.
-        is_decomposed: which tensors are decomposed.
-        cache: folder of factors; those that it already holds are read.
 
-    Returns:
-        Origin and factors.
-    """
-    origin = task_vectors.average(finetuned) if preset.is_centred else pretrained
-    make = mergers.tsv_factors if preset.is_decorrelated else svd.decompose_tree
-    vectors = task_vectors.task_vectors(origin, finetuned)
-    factors = cached_factors(
-        cache,
-        vectors,
-        functools.partial(make, is_decomposed=is_decomposed),
-        preset.origin,
+def _embedded() -> Iterator[tuple[str, Preset]]:
+    """The suite that comes with the package: small models, drawn images."""
+    experts = dict.fromkeys(_EMBEDDED_TASKS)
+    statics = ["weight_averaging", "task_arithmetic", "cart", "tsv_m", "iso_c"]
+    rows = ["individual", "pretrained", *statics, "adamerging"]
+    common = {
+        "base": EMBEDDED,
+        "experts": experts,
+        "method": {"name": "adarank", "origin": "tsv_m", "objective": "entropy"},
+        "adaptation": {"num_steps": 300, "batch_size": 16, "checkpoint_every": 100},
+    }
+    labels = {"name": "adarank", "origin": "tsv_m", "objective": "expert_labels"}
+    yield (
+        "embedded",
+        Preset(
+            "eight small experts that come with the package",
+            common | {"compare": [*rows, labels]},
+        ),
     )
-    return origin, factors
+    adapted = [
+        {"name": "adarank", "origin": origin, "objective": objective}
+        for origin in ("task_arithmetic", "cart", "tsv_m")
+        for objective in ("entropy", "expert_labels")
+    ]
+    yield (
+        "embedded-all",
+        Preset(
+            "the same, AdaRank from every origin on both objectives",
+            common | {"compare": [*rows, *adapted]},
+        ),
+    )
 
 
-def nearest(kind: str, name: str, table: Mapping[str, Any]) -> Any:
-    """Looks a name up.
+def _tall() -> Iterator[tuple[str, Preset]]:
+    """Rows in the league of the paper."""
+    for (model, num_tasks), columns in _TALL_MEANS.items():
+        size = _SIZES[model]
+        experts = {
+            registry.DATASETS[slug].official_name: {
+                "model": _tall_checkpoint(size, i, registry.DATASETS[slug]),
+                "data": slug,
+            }
+            for i, slug in enumerate(registry.SUITES[num_tasks])
+        }
+        for method, mean in zip(_TALL_METHODS, columns, strict=True):
+            values = {
+                "base": size.base,
+                "experts": experts,
+                "prompts": "official",
+                "published": {"league": TALL, "mean": mean, "source": _source(method)},
+            }
+            yield from _row(f"{model}-{num_tasks}", method, values, num_tasks, size)
 
-    Args:
-        kind: what is looked for, for the message.
-        name: a key of the table.
-        table: all there is.
 
-    Raises:
-        KeyError: there is no such name; the message has the nearest.
-    """
-    if name not in table:
-        near = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
-        raise KeyError(
-            f"There is no {kind} {name!r}; did you mean {near!r}? "
-            f"There are {', '.join(table)}."
-        )
-    return table[name]
+def _fusion_bench() -> Iterator[tuple[str, Preset]]:
+    """Rows in the league of FusionBench."""
+    for model, size in _SIZES.items():
+        for num_tasks in registry.SUITES:
+            slugs = registry.FUSION_BENCH_ORDER[:num_tasks]
+            experts = {
+                slug: {
+                    "model": size.fusion_bench
+                    + registry.DATASETS[slug].fusion_bench_name,
+                    "data": slug,
+                }
+                for slug in slugs
+            }
+            for method in _FUSION_BENCH_METHODS:
+                mean = _FUSION_BENCH_MEANS.get((model, num_tasks, method))
+                source = None if mean is None else "FusionBench's documentation"
+                published = {"league": FUSION_BENCH, "mean": mean, "source": source}
+                values = {
+                    "base": size.base,
+                    "experts": experts,
+                    "prompts": "fusion_bench",
+                    "published": published,
+                }
+                name = f"fusion-bench-{model}-{num_tasks}"
+                yield from _row(name, method, values, num_tasks, size)
+
+
+def _row(stem, method, values, num_tasks, size):
+    """Adds method and hyper-parameters to what all rows of a table share."""
+    is_fusion_bench = values["prompts"] == "fusion_bench"
+    published = values["published"]
+    if method.endswith("adarank"):
+        origin = "cart" if method.startswith("cart") else "task_arithmetic"
+        setting = _ADARANK[size.settings, num_tasks, origin]
+        chosen = {"name": "adarank", "origin": origin, "objective": "entropy"}
+        chosen |= {"coefficient": setting[0], "rank_ratio": setting[1]}
+        values = values | {
+            "adaptation": {
+                "num_steps": setting[3],
+                "batch_size": setting[2],
+                "learning_rate": 1e-3,
+                "temperature": 10.0,
+                "checkpoint_every": 500,
+            }
+        }
+        settings = "the authors' configuration"
+        if size.settings not in stem:
+            settings += f" for {size.settings}; none is published for this model"
+        elif is_fusion_bench:
+            settings += " for these models in the TA/TALL league"
+    elif method.endswith("adamerging"):
+        chosen = {"name": "adamerging", "objective": "entropy"}
+        steps = 1_000 if is_fusion_bench else 500
+        values = values | {"adaptation": {"num_steps": steps, "batch_size": 16}}
+        settings = f"AdaMerging's, {steps} steps; coefficients are not clamped here"
+        if method.startswith("cart"):
+            coefficient, rank_ratio = _CART[size.settings, num_tasks]
+            chosen |= {"origin": "cart", "coefficient": coefficient}
+            chosen |= {"rank_ratio": rank_ratio}
+            settings += "; CART's start"
+    elif method == "cart":
+        coefficient, rank_ratio = _CART[size.settings, num_tasks]
+        chosen = {"name": "cart", "coefficient": coefficient, "rank_ratio": rank_ratio}
+        is_cart = size.settings == "vit-b32"
+        settings = "CART's" if is_cart else "the start of AdaRank's CART run"
+    else:
+        chosen = {"name": method.replace("-", "_")}
+        if method == "task-arithmetic":
+            chosen["coefficient"] = 0.3
+        if method == "iso-c" and is_fusion_bench:
+            chosen["coefficient"] = 1.5
+        settings = "the method's default"
+    values = values | {
+        "method": chosen,
+        "published": published | {"settings": settings},
+    }
+    number = published["mean"]
+    shown = f"published {number}" if number is not None else "no published number"
+    summary = f"{published['league']}: {shown}; not reproduced here"
+    yield f"{stem}-{method}", Preset(summary, values)
+
+
+def _tall_checkpoint(size, place, dataset):
+    """Names the file of an expert in the league of the paper."""
+    if place < 8:
+        return f"{size.tall_first}{dataset.official_name}/finetuned.pt"
+    return f"{size.tall_rest}{dataset.official_name}Val/nonlinear_finetuned.pt"
+
+
+def _source(method):
+    """Says where a published mean of the TA/TALL league is from."""
+    if method.endswith("adarank"):
+        return "paper, at second hand"
+    return "README of CART, same authors, same checkpoints"
+
+
+class _Size(NamedTuple):
+    """Names of one size of CLIP."""
+
+    base: str
+    tall_first: str
+    tall_rest: str
+    fusion_bench: str
+    settings: str
+
+
+_SIZES = {
+    "vit-b32": _Size(
+        base="openai/clip-vit-base-patch32",
+        tall_first="JH-C-k/ViT-B-32:ViT-B-32_TA/",
+        tall_rest="JH-C-k/ViT-B-32:ViT-B-32/",
+        fusion_bench="tanganke/clip-vit-base-patch32_",
+        settings="vit-b32",
+    ),
+    "vit-b16": _Size(
+        base="openai/clip-vit-base-patch16",
+        tall_first="",
+        tall_rest="",
+        fusion_bench="tanganke/clip-vit-base-patch16_",
+        settings="vit-b32",
+    ),
+    "vit-l14": _Size(
+        base="openai/clip-vit-large-patch14",
+        tall_first="JH-C-k/ViT-L-14_TA:",
+        tall_rest="JH-C-k/ViT-L-14:",
+        fusion_bench="tanganke/clip-vit-large-patch14_",
+        settings="vit-l14",
+    ),
+}
+
+# Coefficient, rank ratio, images a task and step, steps: the authors' configurations.
+# The last line is as published; coefficient and rank ratio look exchanged.
+_ADARANK = {
+    ("vit-b32", 8, "cart"): (2.3, 0.16, 16, 10_000),
+    ("vit-b32", 8, "task_arithmetic"): (0.3, 1.0, 16, 10_000),
+    ("vit-b32", 14, "cart"): (2.8, 0.32, 16, 10_000),
+    ("vit-b32", 14, "task_arithmetic"): (0.3, 1.0, 16, 10_000),
+    ("vit-b32", 20, "cart"): (2.4, 0.32, 16, 10_000),
+    ("vit-b32", 20, "task_arithmetic"): (0.05, 1.0, 16, 10_000),
+    ("vit-l14", 8, "cart"): (3.0, 0.16, 4, 10_000),
+    ("vit-l14", 8, "task_arithmetic"): (0.3, 1.0, 4, 10_000),
+    ("vit-l14", 14, "cart"): (1.25, 0.16, 2, 100_000),
+    ("vit-l14", 14, "task_arithmetic"): (0.3, 1.0, 2, 100_000),
+    ("vit-l14", 20, "cart"): (1.0, 0.16, 2, 100_000),
+    ("vit-l14", 20, "task_arithmetic"): (1.0, 0.3, 2, 100_000),
+}
+
+# Coefficient and rank ratio of the static merge.
+_CART = {
+    ("vit-b32", 8): (2.0, 0.12),
+    ("vit-b32", 14): (1.5, 0.16),
+    ("vit-b32", 20): (1.9, 0.32),
+    ("vit-l14", 8): (3.0, 0.16),
+    ("vit-l14", 14): (1.25, 0.16),
+    ("vit-l14", 20): (1.0, 0.16),
+}
+
+_TALL_METHODS = (
+    "weight-averaging",
+    "task-arithmetic",
+    "cart",
+    "adamerging",
+    "cart-adamerging",
+    "ta-adarank",
+    "cart-adarank",
+)
+_TALL_MEANS = {
+    ("vit-b32", 8): (65.9, 69.1, 84.7, 80.1, 85.8, 87.9, 89.2),
+    ("vit-b32", 14): (64.3, 65.4, 79.5, 76.7, 82.3, None, None),
+    ("vit-b32", 20): (61.0, 60.5, 76.3, 69.2, 82.7, None, None),
+    ("vit-l14", 8): (79.6, 84.5, 92.6, 90.8, 93.1, 93.0, 93.5),
+    ("vit-l14", 14): (76.8, 79.6, 88.7, 88.0, 90.4, None, None),
+    ("vit-l14", 20): (71.7, 74.2, 87.9, 86.8, 91.3, None, None),
+}
+
+_FUSION_BENCH_METHODS = (
+    "weight-averaging",
+    "task-arithmetic",
+    "tsv-m",
+    "iso-c",
+    "adamerging",
+    "ta-adarank",
+    "cart-adarank",
+)
+_FUSION_BENCH_MEANS = {
+    ("vit-b32", 8, "weight-averaging"): 66.5,
+    ("vit-b32", 8, "task-arithmetic"): 68.0,
+    ("vit-b32", 8, "iso-c"): 82.8,
+    ("vit-b32", 8, "adamerging"): 82.6,
+    ("vit-b16", 8, "weight-averaging"): 72.3,
+    ("vit-b16", 8, "task-arithmetic"): 77.1,
+    ("vit-b16", 8, "adamerging"): 85.0,
+    ("vit-l14", 8, "weight-averaging"): 80.0,
+    ("vit-l14", 8, "task-arithmetic"): 80.7,
+    ("vit-l14", 8, "adamerging"): 91.0,
+}
+
+_EMBEDDED_TASKS = (
+    *("mnist", "letters", "greek", "surfaces"),
+    *("gratings", "dials", "patterns", "shapes"),
+)

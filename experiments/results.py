@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from adarank_jax.adaptation import evaluate
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.tree import Tree
+from experiments.merge_config import Method, Published
 from experiments.suite import Suite
 
 
@@ -22,11 +24,12 @@ class Comparison:
     Args:
         suite: what is merged and judged.
         folder: of the run; rows that it already holds are not made again.
+        facts: plain values that are written beside the rows.
     """
 
-    def __init__(self, suite: Suite, folder: RunFolder):
+    def __init__(self, suite: Suite, folder: RunFolder, facts: Mapping[str, Any]):
         """Reads the rows of an earlier start of the same run."""
-        self._suite, self._folder = suite, folder
+        self._suite, self._folder, self._facts = suite, folder, facts
         self._predictor = evaluate.Predictor(suite.encode, suite.classify)
         self.rows: list[dict[str, Any]] = folder.read_json("results.json", {}).get(
             "rows", []
@@ -34,25 +37,24 @@ class Comparison:
 
     def add(
         self,
-        method: str,
+        method: Method,
         make: Callable[[], Tree | Sequence[Tree]],
         uses: str,
-        origin: str | None = None,
-        objective: str | None = None,
+        name: str | None = None,
     ) -> None:
         """Makes parameters, measures them and writes the row.
 
         `agreement` is the share of predictions that are the same as those of the task's
-        own expert; it needs no labels.
+        own expert; it needs no labels. A task without labels has no accuracy, and a
+        mean is given only if every task has one.
 
         Args:
-            method: name of the merge.
+            method: what is measured.
             make: returns the parameters, or one set of them for each task.
             uses: what the method needs beyond the weights.
-            origin: that adaptation started from.
-            objective: that adaptation minimised.
+            name: shown instead of the method's.
         """
-        names = {"method": method, "origin": origin, "objective": objective}
+        names = method.model_dump(exclude={"name"}) | {"method": name or method.name}
         if any(names.items() <= row.items() for row in self.rows):
             return
         started = time.perf_counter()
@@ -60,20 +62,12 @@ class Comparison:
         seconds = time.perf_counter() - started
         is_one = isinstance(made, Mapping)
         models = [made] * len(self._suite.tasks) if is_one else made
-        predictions, labels = self._predict(models), self._suite.labels
-        accuracies = [*map(evaluate.count, predictions, labels)]
-        experts = [*map(evaluate.count, self.expert_labels, labels)]
+        predictions = self._predict(models)
         agreements = [*map(evaluate.count, predictions, self.expert_labels)]
-        shares = [each.share for each in accuracies]
-        errors = [each.standard_error for each in accuracies]
-        bounds = [each.share for each in experts]
         self.rows.append(
             names
+            | self._accuracies(predictions)
             | {
-                "per_task": dict(zip(self._suite.tasks, shares, strict=True)),
-                "mean": float(np.mean(shares)),
-                "standard_error": float(np.linalg.norm(errors) / len(errors)),
-                "normalized": float(np.mean(np.divide(shares, bounds))),
                 "agreement": float(np.mean([each.share for each in agreements])),
                 "seconds": round(seconds, 2),
                 "uses": uses,
@@ -84,9 +78,35 @@ class Comparison:
             {
                 "suite": self._suite.name,
                 "tasks": list(self._suite.tasks),
+                **self._facts,
                 "rows": self.rows,
             },
         )
+
+    def _accuracies(self, predictions):
+        """Compares predictions with labels, where there are labels."""
+        labels = self._suite.labels
+        found = [
+            None if these is None else evaluate.count(those, these)
+            for those, these in zip(predictions, labels, strict=True)
+        ]
+        shares = {
+            task: None if each is None else each.share
+            for task, each in zip(self._suite.tasks, found, strict=True)
+        }
+        summary = {"per_task": shares} | dict.fromkeys(_MEANS)
+        if None not in found:
+            experts = [*map(evaluate.count, self.expert_labels, labels)]
+            errors = [each.standard_error for each in found]
+            ratios = [
+                each.share / bound.share if bound.share else np.nan
+                for each, bound in zip(found, experts, strict=True)
+            ]
+            summary["mean"] = float(np.mean([each.share for each in found]))
+            summary["standard_error"] = float(np.linalg.norm(errors) / len(errors))
+            if np.isfinite(ratios).all():
+                summary["normalized"] = float(np.mean(ratios))
+        return summary
 
     @functools.cached_property
     def expert_labels(self) -> list[np.ndarray]:
@@ -102,14 +122,24 @@ class Comparison:
         ]
 
 
-def slug(method: str, origin: str, objective: str) -> str:
+def slug(method: Method) -> str:
     """Names an adaptation in the run folder, for example ``adarank-cart-entropy``."""
-    return f"{method}-{origin}-{objective}"
+    parts = [method.name, method.start, method.objective or "entropy"]
+    if method.coefficient is not None:
+        parts.append(f"coefficient{method.coefficient:g}")
+    if method.rank_ratio is not None:
+        parts.append(f"rank{method.rank_ratio:g}")
+    return "-".join(parts)
 
 
 def label(entry: Mapping[str, Any]) -> str:
     """Names a row in one line, for example ``adarank · cart · entropy``."""
-    parts = (entry["method"], entry["origin"], entry["objective"])
+    parts = [entry["method"], entry["origin"]]
+    if entry["coefficient"] is not None:
+        parts.append(f"λ {entry['coefficient']:g}")
+    if entry["rank_ratio"] is not None:
+        parts.append(f"rank {entry['rank_ratio']:g}")
+    parts.append(entry["objective"])
     return " · ".join(part.replace("_", " ") for part in parts if part)
 
 
@@ -127,32 +157,69 @@ def table_console() -> Console:
 def show(
     rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], console: Console
 ) -> None:
-    """Prints the rows, worst first, in percent; one column a task if there is room."""
+    """Prints the rows, worst first, in percent; one column a task if there is room.
+
+    Without labels there are no accuracies: then rows are in the order of agreement with
+    the experts.
+    """
+    is_labelled = all(row["mean"] is not None for row in rows)
     table = Table(
         title="Accuracy on the test images, %, with binomial standard errors",
         caption="normalized: mean over tasks of accuracy / accuracy of the task's own "
         "expert. Labels were used for this table only.",
     )
+    if not is_labelled:
+        table.title = "Agreement with each task's own expert, %"
+        table.caption = "No labels, so no accuracies for all tasks."
     table.add_column("method", no_wrap=True)
     needed = 110 + sum(max(len(task), 5) + 3 for task in tasks)
     if console.is_terminal and console.width < needed:
         table.caption = f"{table.caption} Accuracies by task are in results.json."
         tasks = []
     for task in tasks:
-        table.add_column(task, justify="right")
-    for name in ("mean", "normalized", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(escape(task), justify="right")
+    for name in ("mean", "normalized", "agreement", "seconds"):
+        if is_labelled or name in ("agreement", "seconds"):
+            table.add_column(name, justify="right", no_wrap=True)
     table.add_column("uses")
-    for entry in sorted(rows, key=lambda entry: entry["mean"]):
-        table.add_row(
-            entry["label"],
-            *(f"{100 * entry['per_task'][task]:.1f}" for task in tasks),
-            f"{100 * entry['mean']:.2f} ± {100 * entry['standard_error']:.2f}",
-            f"{100 * entry['normalized']:.1f}",
-            f"{entry['seconds']:.1f}",
-            entry["uses"],
-        )
+    key = "mean" if is_labelled else "agreement"
+    for entry in sorted(rows, key=lambda entry: entry[key]):
+        cells = [_percent(entry["per_task"][task], 1) for task in tasks]
+        if is_labelled:
+            error = _percent(entry["standard_error"], 2)
+            cells += [f"{_percent(entry['mean'], 2)} ± {error}"]
+            cells += [_percent(entry["normalized"], 1)]
+        cells += [_percent(entry["agreement"], 1), f"{entry['seconds']:.1f}"]
+        table.add_row(escape(entry["label"]), *cells, entry["uses"])
     console.print(table)
 
 
-_FILE_WIDTH = 190
+def show_published(published: Published | None, console: Console) -> None:
+    """Prints what a paper says about this run, apart from what was measured."""
+    if published is None:
+        return
+    number = "no number" if published.mean is None else f"mean {published.mean:.1f} %"
+    source = f" ({published.source})" if published.source else ""
+    console.print(
+        f"Published, league {published.league}: {number}{source}; not reproduced here "
+        "until a table of this project says so.",
+        highlight=False,
+        markup=False,
+    )
+
+
+def show_presets(presets: Mapping[str, Any], console: Console) -> None:
+    """Prints the name and one line of every preset."""
+    table = Table("preset", "what it is", box=None)
+    for name, preset in presets.items():
+        table.add_row(name, preset.summary)
+    console.print(table)
+
+
+def _percent(share, digits):
+    """Shows a share in percent, or a dash if it is not known."""
+    return "–" if share is None else f"{100 * share:.{digits}f}"
+
+
+_FILE_WIDTH = 200
+_MEANS = ("mean", "standard_error", "normalized")

@@ -1,17 +1,19 @@
-"""Merges the experts of a vision suite by AdaRank and compares with static merges.
+"""Merges experts of one CLIP model by AdaRank, compares, and exports the result.
 
-    python -m experiments.run_vit                       # the embedded suite, default
-    python -m experiments.run_vit --compare all         # AdaRank on every origin
-    python -m experiments.run_vit --preset cart --adaptation.num-steps 1000
+    python -m experiments.run_vit                                # embedded suite
+    python -m experiments.run_vit --preset vit-b32-8-cart-adarank    # a table row
+    python -m experiments.run_vit my_merge.yaml                  # your own experts
+    python -m experiments.run_vit my_merge.yaml --plan           # check, change nothing
 
-Needs no network and no labels: labels of the test images are used for the table only.
-The same command on the same run folder resumes where it stopped.
+Single values are changed behind the file or preset: `adaptation.num_steps=1000`.
+Labels of the test images, where there are any, are used for the table only. The same
+command on the same run folder resumes where it stopped.
 """
 
 import dataclasses
 import functools
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import tyro
@@ -19,164 +21,236 @@ from rich.console import Console
 
 import adarank_jax
 from adarank_jax import mergers, tree
-from adarank_jax.adaptation import parallel
-from adarank_jax.adaptation.loop import AdaptationConfig, Problem, adapt
+from adarank_jax.adaptation import parallel, run_folder
+from adarank_jax.adaptation.loop import Problem, adapt
 from adarank_jax.adaptation.objectives import OBJECTIVES
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.adaptation.step import Batch
 from adarank_jax.analysis import figures, ranks
 from adarank_jax.checkpoints import files
-from adarank_jax.core import masks, merge, task_vectors
+from adarank_jax.core import masks, merge
 from adarank_jax.data.batches import TaskBatches
-from experiments import cli, manifest, presets, results
+from experiments import (
+    cli,
+    embedded_suite,
+    manifest,
+    plan,
+    presets,
+    results,
+    starts,
+    yaml_config,
+)
 from experiments import suite as suites
+from experiments.merge_config import EMBEDDED
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Merges experts by AdaRank; writes table, metrics, merged weights and figures."""
+class Options:
+    """Merges experts by AdaRank; writes table, metrics, figures and the merged model."""
 
-    run_dir: pathlib.Path = pathlib.Path("runs/embedded")
-    """Folder of the run. A second start with the same options resumes it."""
+    what: tyro.conf.Positional[tuple[str, ...]] = ()
+    """A configuration in YAML, and single values of it: `my_merge.yaml seed=1`."""
 
-    preset: str = "tsv_m"
-    """Where AdaRank starts: task_arithmetic, cart or tsv_m, with published settings.
-    The default is the start whose predictions agree most with the experts' own."""
+    preset: str = "embedded"
+    """A run by name, if no file is given: `vit-b32-8-cart-adarank`, say."""
 
-    objective: Literal["entropy", "expert_labels"] = "entropy"
-    """Which AdaRank becomes merged.safetensors and the heat map: the paper's objective,
-    or cross-entropy against each expert's own predictions. Both are in the table."""
+    plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Check everything, show every problem, shapes, memory, disk and time, and change
+    nothing."""
 
-    compare: Literal["default", "all"] = "default"
-    """`default`: AdaRank on the preset. `all`: AdaRank on every origin."""
-
-    tasks: tuple[str, ...] = ()
-    """Tasks of the suite to merge; all of them if none is named."""
-
-    seed: int = 0
-    """Of the order of the unlabelled images."""
-
-    adaptation: AdaptationConfig = AdaptationConfig(
-        num_steps=300, batch_size=16, checkpoint_every=100
-    )
-    """How masks and coefficients are trained. The paper takes 10,000 steps."""
+    run_dir: pathlib.Path | None = None
+    """Folder of the run; `runs/NAME` by default. A second start resumes it."""
 
     restart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Throw away an earlier run in the run folder."""
 
+    offline: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Use only what is on disk already."""
 
-def main(config: Config) -> None:
-    """Runs the comparison from top to bottom."""
-    # The starts of AdaRank are fixed here, before anything is measured.
-    chosen = presets.get(config.preset)
-    starts = presets.PRESETS.values() if config.compare == "all" else [chosen]
-    tasks = suites.task_names(config.tasks)
-    parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
-    folder = RunFolder(config.run_dir, _decisive(config), config.restart)
-    folder.write_json("manifest.json", manifest.describe())
-    suite = suites.load_embedded(tasks)
-    comparison = results.Comparison(suite, folder)
-    models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
+    list_presets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show every preset and stop."""
 
-    # Where merging starts and what it can hope for.
-    comparison.add("individual", lambda: suite.finetuned, "one model a task")
-    comparison.add("pretrained", lambda: suite.pretrained, "nothing")
 
-    # Static merges, with their published hyper-parameters.
-    for name, merger in mergers.MERGERS.items():
-        comparison.add(name, functools.partial(merger, *models), "nothing")
+def main(options: Options) -> None:
+    """Runs one configuration from top to bottom."""
+    if options.list_presets:
+        results.show_presets(presets.all_presets(), results.table_console())
+        return
+    config, run_dir = _configuration(options)
 
-    # AdaMerging is our step with every mask held at one, so nothing is decomposed.
-    arithmetic = presets.get("task_arithmetic")
-    vectors = task_vectors.task_vectors(suite.pretrained, suite.finetuned)
-    run = functools.partial(_compare_adapted, comparison, suite, folder, config)
-    run("adamerging", arithmetic, suite.pretrained, vectors, "entropy")
+    # Everything that can be refused is refused here, before anything is written.
+    run_folder.check_folder(run_dir)
+    inputs = _check(config)
+    if options.plan:
+        plan.show(plan.describe(config, inputs, run_dir), results.table_console())
+        raise SystemExit(_REFUSED if inputs.problems else 0)
+    suites.refuse(inputs.problems)
+    console = Console(stderr=True, highlight=False, markup=False)
+    for warning in inputs.warnings:
+        console.print(f"warning: {warning}")
+    folder = RunFolder(run_dir, _decisive(config, inputs), options.restart)
+    folder.write_json("manifest.json", manifest.describe() | inputs.facts)
 
-    # AdaRank: masks and coefficients, on the paper's objective and on expert labels.
-    for preset in starts:
-        origin, factors = presets.start(preset, *models, folder.path / "factors")
-        static = (origin, factors, preset.coefficient, preset.rank_ratio)
-        comparison.add(
-            "adarank at step 0",
-            functools.partial(merge.static_params, *static),
-            "nothing",
-            preset.origin,
-        )
-        for objective in OBJECTIVES:
-            run("adarank", preset, origin, factors, objective)
+    # The table: bounds, static merges, adapted merges, in the order of the file.
+    suite = inputs.build(folder)
+    facts = {"qkv": config.qkv, "prompts": config.prompts}
+    if config.published is not None:
+        facts["published"] = config.published.model_dump()
+    comparison = results.Comparison(suite, folder, facts)
+    for method in dict.fromkeys([*config.compare, config.method]):
+        _add(comparison, suite, folder, config, method)
 
-    # The model of the chosen preset, the table and the figures.
-    name = results.slug("adarank", chosen.origin, config.objective)
-    adapted = folder.path / "adapted" / name
-    merged = (adapted / "merged.safetensors").read_bytes()
-    files.write_whole(folder.path / "merged.safetensors", merged)
-    variables = files.read(adapted / "variables.safetensors")
-    kept = ranks.kept_rank_shares(variables["mask_logits"])
+    # Figures, and the model for others to load.
     rows = results.labelled(comparison.rows)
-    figures.task_bars(rows, suite.tasks, folder.path / "figures")
-    figures.rank_map(kept, suite.tasks, folder.path / "figures")
+    if suite.is_labelled:
+        figures.task_bars(rows, suite.tasks, folder.path / "figures")
+    if config.method.name == "adarank":
+        variables = files.read(_merge_folder(folder, config.method) / _VARIABLES)
+        kept = ranks.kept_rank_shares(variables["mask_logits"])
+        figures.rank_map(kept, suite.tasks, folder.path / "figures")
     results.show(rows, suite.tasks, results.table_console())
-    Console(stderr=True).print(
-        f"Everything is in {folder.path}.", highlight=False, markup=False
-    )
+    results.show_published(config.published, results.table_console())
+    console.print(f"Everything is in {folder.path}.")
 
 
-def _compare_adapted(
-    comparison, suite, folder, config, method, preset, origin, factors, objective
-):
-    """Adds the row of one adaptation, and keeps its variables and merged weights."""
-    name = results.slug(method, preset.origin, objective)
-
-    def adapted():
-        labels = comparison.expert_labels if objective == "expert_labels" else None
-        columns = [suite.images] if labels is None else [suite.images, labels]
-        batches = TaskBatches(
-            list(zip(*columns, strict=True)), config.adaptation.batch_size, config.seed
-        )
-        mask = functools.partial(
-            masks.straight_through, temperature=config.adaptation.temperature
-        )
-        variables, merged = adapt(
-            Problem(
-                tasks=suite.tasks,
-                encode=suite.encode,
-                classify=suite.classify,
-                heads=suite.heads,
-                origin=origin,
-                factors=factors,
-                mask=mask,
-            ),
-            merge.init_variables(factors, preset.coefficient, preset.rank_ratio),
-            OBJECTIVES[objective],
-            lambda step: Batch(*batches[step]),
-            config.adaptation,
-            folder,
-            name,
-        )
-        files.write(
-            folder.path / "adapted" / name / "variables.safetensors",
-            tree.without_none(variables._asdict()),
-        )
-        files.write(folder.path / "adapted" / name / "merged.safetensors", merged)
-        return merged
-
-    uses = "unlabelled test images"
-    if objective == "expert_labels":
-        uses += ", experts' predictions on them"
-    comparison.add(method, adapted, uses, preset.origin, objective)
+def _configuration(options):
+    """Reads the file or the preset, the single values behind it, and the run folder."""
+    given = [word for word in options.what if "=" not in word]
+    overrides = [word for word in options.what if "=" in word]
+    if options.offline:
+        overrides.append("offline=true")
+    if len(given) > 1:
+        raise ValueError(f"One configuration at a time, got {' and '.join(given)}.")
+    if given:
+        name = pathlib.Path(given[0]).stem
+        config = yaml_config.read_config(pathlib.Path(given[0]), overrides)
+    else:
+        name = options.preset
+        values = presets.get(name).values
+        config = yaml_config.validate(values, {}, overrides, f"preset {name}")
+    run_dir = options.run_dir or config.run_dir or pathlib.Path("runs") / name
+    return config, run_dir
 
 
-def _decisive(config):
+def _check(config):
+    """Checks weights, heads and images, wherever they come from."""
+    if config.base == EMBEDDED:
+        inputs = embedded_suite.check(config)
+    else:
+        inputs = clip_suite.check(config)
+    try:
+        parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
+    except ValueError as error:
+        inputs = inputs._replace(problems=[*inputs.problems, str(error)])
+    return inputs
+
+
+def _decisive(config, inputs):
     """Lists, as plain values, all that decides the numbers of a row."""
+    elsewhere = {"run_dir", "offline", "export", "published"}
     return {
         "version": adarank_jax.__version__,
-        "tasks": list(config.tasks),
-        "seed": config.seed,
-        "starts": {name: list(preset) for name, preset in presets.PRESETS.items()},
-        "weights": suites.read_manifest(suites.ASSETS)["sha256"],
-        **dataclasses.asdict(config.adaptation),
+        "merge": config.model_dump(mode="json", exclude=elsewhere),
+        "inputs": inputs.facts,
     }
 
 
+def _add(comparison, suite, folder, config, method):
+    """Adds the rows of one method to the table, and keeps the model that it makes."""
+    models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
+    if method.name == "individual":
+        comparison.add(method, lambda: suite.finetuned, "one model a task")
+    elif method.name == "pretrained":
+        comparison.add(method, lambda: suite.pretrained, "nothing")
+    elif method.is_adapted:
+        _add_adapted(comparison, suite, folder, config, method)
+    else:
+        merger = mergers.MERGERS[method.name]
+        hyper = method.model_dump(
+            include={"coefficient", "rank_ratio"}, exclude_none=True
+        )
+
+        def made():
+            merged = merger(*models, **hyper)
+            if method == config.method:
+                files.write(folder.path / _MERGED, merged)
+            return merged
+
+        comparison.add(method, made, "nothing")
+
+
+def _add_adapted(comparison, suite, folder, config, method):
+    """Adds the static start of an adaptation, and what it becomes."""
+    start = starts.get(method)
+    models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
+    build = starts.build if method.name == "adarank" else starts.build_dense
+    origin, factors = build(start, *models, folder.path / "factors")
+    if method.name == "adarank":
+        static = (origin, factors, start.coefficient, start.rank_ratio)
+        make = functools.partial(merge.static_params, *static)
+        at_start = method.model_copy(update={"objective": None})
+        comparison.add(at_start, make, "nothing", "adarank at step 0")
+
+    def adapted():
+        merged = _adapt(comparison, suite, folder, config, method, origin, factors)
+        if method == config.method:
+            files.write(folder.path / _MERGED, merged)
+        return merged
+
+    uses = "unlabelled test images"
+    if method.objective == "expert_labels":
+        uses += ", experts' predictions on them"
+    comparison.add(method, adapted, uses)
+
+
+def _adapt(comparison, suite, folder, config, method, origin, factors):
+    """Trains the variables of one method; keeps them and returns merged weights."""
+    objective, settings = method.objective or "entropy", config.adaptation
+    columns = [suite.images]
+    if objective == "expert_labels":
+        columns.append(comparison.expert_labels)
+    batches = TaskBatches(
+        list(zip(*columns, strict=True)), settings.batch_size, config.seed
+    )
+    start = starts.get(method)
+    variables, _ = adapt(
+        Problem(
+            tasks=suite.tasks,
+            encode=suite.encode,
+            classify=suite.classify,
+            heads=suite.heads,
+            origin=origin,
+            factors=factors,
+            mask=functools.partial(
+                masks.straight_through, temperature=settings.temperature
+            ),
+        ),
+        merge.init_variables(factors, start.coefficient, start.rank_ratio),
+        OBJECTIVES[objective],
+        lambda step: Batch(*batches[step]),
+        settings,
+        folder,
+        results.slug(method),
+    )
+    # What is measured and exported is what the host merges from bits, so that anybody
+    # can make the same weights again.
+    files.write(
+        _merge_folder(folder, method) / _VARIABLES,
+        tree.without_none(variables._asdict()),
+    )
+    kept = merge.kept_directions(variables.mask_logits, settings.temperature)
+    return merge.hard_merged_params(origin, factors, variables.coefficients, kept)
+
+
+def _merge_folder(folder, method):
+    """Names the folder of one adaptation."""
+    return folder.path / "adapted" / results.slug(method)
+
+
+_MERGED = "merged.safetensors"
+_REFUSED = 3
+_VARIABLES = "variables.safetensors"
+
+
 if __name__ == "__main__":
-    cli.run(main, Config)
+    cli.run(main, Options)

@@ -39,7 +39,7 @@ class RunFolder:
         """Opens or makes the folder and writes `config.yaml`."""
         self.path = pathlib.Path(path)
         self._make()
-        saved = self._saved_config()
+        saved = _saved_config(self.path)
         if restart and saved is not None:
             self._clear()
             saved = None
@@ -53,15 +53,9 @@ class RunFolder:
         """Makes the folder and checks that a file can be written there."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"The run folder cannot be written ({error.strerror}); choose another "
-                "with --run-dir",
-                str(self.path),
-            ) from error
+            raise _unwritable(error, self.path) from error
+        _check_writable(self.path, self.path)
 
     def _clear(self):
         """Removes the files of an earlier run, and no others."""
@@ -73,18 +67,6 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-
-    def _saved_config(self):
-        """Reads `config.yaml`; None in an empty folder."""
-        file, entries = self.path / "config.yaml", list(self.path.iterdir())
-        if file.is_file():
-            return yaml.safe_load(file.read_text())
-        if any(not entry.name.startswith(".config.yaml.") for entry in entries):
-            raise ValueError(
-                f"`{self.path}` holds files but no config.yaml, so it is not the "
-                "folder of a run; choose another with --run-dir."
-            )
-        return None
 
     def read_json(self, name: str, default: Any) -> Any:
         """Reads a JSON file of the folder, or returns the default if there is none."""
@@ -114,6 +96,25 @@ class RunFolder:
         """Appends a row to `metrics.jsonl`."""
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def check_folder(path: str | os.PathLike) -> None:
+    """Checks that a run folder can be made or opened, and changes nothing.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        OSError: it cannot be made or written to.
+        ValueError: it holds files that are not of a run.
+    """
+    path = pathlib.Path(path)
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    _check_writable(existing, path)
+    if path.exists():
+        _saved_config(path)
 
 
 class Checkpoints:
@@ -158,6 +159,38 @@ class Checkpoints:
         self._manager.close()
 
 
+def _saved_config(path):
+    """Reads `config.yaml`; None in an empty folder."""
+    file, entries = path / "config.yaml", list(path.iterdir())
+    if file.is_file():
+        return yaml.safe_load(file.read_text())
+    if any(not entry.name.startswith(".config.yaml.") for entry in entries):
+        raise ValueError(
+            f"`{path}` holds files but no config.yaml, so it is not the folder of a "
+            "run; choose another with --run-dir."
+        )
+    return None
+
+
+def _check_writable(existing, path):
+    """Checks that files can be made in a folder, by one that is gone at once."""
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise _unwritable(error, path) from error
+
+
+def _unwritable(error, path):
+    """Says which folder cannot be written, and what to do."""
+    return OSError(
+        error.errno,
+        f"The run folder cannot be written ({error.strerror}); choose another with "
+        "--run-dir",
+        str(path),
+    )
+
+
 def _named(state):
     """Flattens a state to arrays by path: what Orbax stores is then only arrays."""
     paths, _ = jax.tree_util.tree_flatten_with_path(state)
@@ -178,5 +211,8 @@ def _difference(path, saved, config):
     )
 
 
-_FOLDERS = ("adapted", "checkpoints", "factors", "figures", "pretraining")
+_FOLDERS = (
+    *("adapted", "checkpoints", "export", "factors"),
+    *("figures", "heads", "pretraining"),
+)
 _FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")

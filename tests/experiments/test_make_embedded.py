@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adarank_jax.checkpoints import files
-from experiments import finetune, suite, training
+from experiments import make_embedded, suite, training
 
 SMALL = {
     "tasks": ("patterns", "letters"),
@@ -20,41 +20,41 @@ SMALL = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
-    finetune.main(finetune.Config(run_dir=folder, **SMALL))
+    make_embedded.main(make_embedded.Config(run_dir=folder, **SMALL))
     return folder
 
 
-def test_finetune_makes_a_suite_that_loads(made):
+def test_make_embedded_makes_a_suite_that_loads(made):
     loaded = suite.load_embedded((), made)
     assert loaded.tasks == list(SMALL["tasks"])
     assert [head.directions.shape[1] for head in loaded.heads] == [10, 26]
 
 
-def test_finetune_records_command_seed_and_digests(made):
+def test_make_embedded_records_command_seed_and_digests(made):
     manifest = json.loads((made / "manifest.json").read_text())
-    assert "experiments.finetune" in manifest["command"]
+    assert "experiments.make_embedded" in manifest["command"]
     assert manifest["config"]["seed"] == 0
     for name, digest in manifest["sha256"].items():
         assert files.digest(made / name) == digest
 
 
-def test_finetune_reports_accuracies_and_weight_change(made):
+def test_make_embedded_reports_accuracies_and_weight_change(made):
     report = json.loads((made / "manifest.json").read_text())["report"]
     for task in SMALL["tasks"]:
         assert 0.0 < report[task]["relative_weight_change"] < 1.0
         assert 0.0 <= report[task]["finetuned"] <= 1.0
 
 
-def test_finetune_does_not_make_again_what_is_there(made, monkeypatch):
+def test_make_embedded_does_not_make_again_what_is_there(made, monkeypatch):
     before = files.digest(made / "patterns.safetensors")
-    monkeypatch.setattr(finetune.training, "train", None)
-    finetune.main(finetune.Config(run_dir=made, **SMALL))
+    monkeypatch.setattr(make_embedded.training, "train", None)
+    make_embedded.main(make_embedded.Config(run_dir=made, **SMALL))
     assert files.digest(made / "patterns.safetensors") == before
 
 
-def test_finetune_names_the_nearest_task(tmp_path):
+def test_make_embedded_names_the_nearest_task(tmp_path):
     with pytest.raises(KeyError, match="did you mean 'shapes'"):
-        finetune.main(finetune.Config(run_dir=tmp_path / "out", tasks=("shaeps",)))
+        make_embedded.main(make_embedded.Config(run_dir=tmp_path / "out", tasks=("shaeps",)))
     assert not (tmp_path / "out").exists()
 
 
@@ -66,21 +66,21 @@ def test_finetune_names_the_nearest_task(tmp_path):
         ({"head_images": 5}, "at least the 26 classes of letters"),
     ],
 )
-def test_finetune_refuses_bad_options_before_a_folder_is_made(
+def test_make_embedded_refuses_bad_options_before_a_folder_is_made(
     tmp_path, options, message
 ):
     with pytest.raises(ValueError, match=message):
-        finetune.main(
-            finetune.Config(
+        make_embedded.main(
+            make_embedded.Config(
                 run_dir=tmp_path / "out", **{"tasks": ("letters",)} | options
             )
         )
     assert not (tmp_path / "out").exists()
 
 
-def test_finetune_refuses_other_options_in_the_same_folder(made):
+def test_make_embedded_refuses_other_options_in_the_same_folder(made):
     with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
-        finetune.main(finetune.Config(run_dir=made, **SMALL, seed=1))
+        make_embedded.main(make_embedded.Config(run_dir=made, **SMALL, seed=1))
 
 
 def test_fit_head_tells_separable_classes_apart():

@@ -1,7 +1,7 @@
 """Makes the embedded suite: a base model, a frozen head and an expert for every task.
 
-    python -m experiments.finetune                          # over an hour on two cores
-    python -m experiments.finetune --tasks mnist signs      # some of the tasks only
+    python -m experiments.make_embedded                          # over an hour on two cores
+    python -m experiments.make_embedded --tasks mnist signs      # some of the tasks only
 
 The base is pretrained on classes that no task uses, the heads are fitted to its frozen
 features, and the experts are fine-tuned under the frozen heads at a small learning
@@ -33,7 +33,7 @@ from adarank_jax.data.embedded import tasks as embedded_tasks
 from adarank_jax.models import clip_vision, heads
 from adarank_jax.models.heads import Head
 from adarank_jax.tree import Tree
-from experiments import cli, manifest, presets, training
+from experiments import cli, lookup, manifest, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def main(config: Config) -> None:
     """Makes everything from top to bottom."""
     console = Console(stderr=True, highlight=False, markup=False)
     for name in config.tasks:
-        classes = presets.nearest("task", name, embedded_tasks.TASKS).classes
+        classes = lookup.nearest("task", name, embedded_tasks.TASKS).classes
         if config.head_images < len(classes):
             raise ValueError(
                 f"`head_images` must be at least the {len(classes)} classes of {name}, "
@@ -131,7 +131,7 @@ def main(config: Config) -> None:
         for stem in stems
     }
     content = {
-        "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "experiments.make_embedded", *sys.argv[1:]]),
         "config": _decisive(config),
         "made_with": manifest.describe(),
         "tasks": list(config.tasks),

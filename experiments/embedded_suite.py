@@ -1,0 +1,121 @@
+"""The embedded suite: committed weights, images rendered on the spot."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.checkpoints import files
+from adarank_jax.data import transforms
+from adarank_jax.data.embedded import tasks as embedded_tasks
+from adarank_jax.models import clip_vision, heads
+from experiments import lookup
+from experiments.merge_config import MergeConfig
+from experiments.suite import Inputs, Suite
+
+ASSETS = pathlib.Path(__file__).parent / "assets" / "embedded"
+
+
+def check(config: MergeConfig) -> Inputs:
+    """Checks names and files of the embedded suite.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        FileNotFoundError: there are no weights.
+    """
+    manifest, problems = read_manifest(ASSETS), []
+    for name in config.task_names:
+        try:
+            lookup.nearest("embedded task", name, dict.fromkeys(manifest["tasks"]))
+        except KeyError as error:
+            problems.append(error.args[0])
+    if config.qkv != "fused":
+        problems.append("`qkv` must be fused for the embedded suite, its only layout.")
+    model = _model(manifest)
+    side = model.config.image_size
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    return Inputs(
+        problems=problems,
+        warnings=(),
+        facts={"base": "embedded", "sha256": manifest["sha256"], "qkv": "fused"},
+        shapes=shapes,
+        num_images={
+            name: embedded_tasks.TASKS[name].sizes["test"]
+            for name in config.task_names
+            if name in embedded_tasks.TASKS
+        },
+        is_decomposed=clip_vision.is_decomposed,
+        build=functools.partial(_build, config.task_names),
+    )
+
+
+def _build(names: Sequence[str], folder: RunFolder) -> Suite:
+    """Loads the suite; nothing of it is kept in the folder of the run."""
+    return load(names)
+
+
+def load(names: Sequence[str] = (), assets: pathlib.Path = ASSETS) -> Suite:
+    """Loads weights and renders test images.
+
+    Args:
+        names: of the tasks; empty for all.
+        assets: folder that `experiments.make_embedded` wrote.
+
+    Raises:
+        FileNotFoundError: a file of the assets is missing.
+        KeyError: there is no such task; the message has the nearest.
+        ValueError: a file is damaged.
+    """
+    manifest = read_manifest(assets)
+    names = list(names) or list(manifest["tasks"])
+    for name in names:
+        lookup.nearest("embedded task", name, dict.fromkeys(manifest["tasks"]))
+
+    def read(stem):
+        return files.read(
+            assets / f"{stem}.safetensors", manifest["sha256"][f"{stem}.safetensors"]
+        )
+
+    model = _model(manifest)
+    directions, scale = read("heads"), manifest["logit_scale"]
+    tests = [embedded_tasks.render(name, "test") for name in names]
+    return Suite(
+        name="embedded",
+        tasks=names,
+        encode=lambda params, images: model.apply({"params": params}, images),
+        classify=heads.cosine_logits,
+        is_decomposed=clip_vision.is_decomposed,
+        pretrained=read("pretrained"),
+        finetuned=[read(name) for name in names],
+        heads=[heads.make_head(directions[name], scale) for name in names],
+        images=[transforms.normalise(images) for images, _ in tests],
+        labels=[labels for _, labels in tests],
+    )
+
+
+def read_manifest(assets: pathlib.Path = ASSETS) -> dict[str, Any]:
+    """Reads what `experiments.make_embedded` wrote beside the weights.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+    """
+    file = assets / "manifest.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no `{file}`; make the weights with "
+            "`python -m experiments.make_embedded`."
+        )
+    return json.loads(file.read_text())
+
+
+def _model(manifest):
+    """Builds the encoder that the weights belong to."""
+    return clip_vision.ClipVision(clip_vision.ClipVisionConfig(**manifest["model"]))

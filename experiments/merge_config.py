@@ -1,0 +1,294 @@
+"""What one run merges and how: the fields of `my_merge.yaml` and of every preset.
+
+Unknown keys are refused; `read_config` says where a mistake is.
+"""
+
+import pathlib
+import unicodedata
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pydantic.dataclasses
+
+from adarank_jax.adaptation import loop
+from experiments import lookup
+
+EMBEDDED = "embedded"
+"""The base whose weights and images come with the package."""
+
+BOUNDS = ("pretrained", "individual")
+"""What a merge lies between; rows of a table, not merges."""
+
+
+class _Strict(pydantic.BaseModel):
+    """Immutable, and without room for keys that nobody reads."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+Adaptation = pydantic.dataclasses.dataclass(
+    loop.AdaptationConfig, config=pydantic.ConfigDict(extra="forbid"), frozen=True
+)
+
+
+class Data(_Strict):
+    """Where the images of a task come from: exactly one of the first four.
+
+    Attributes:
+        dataset: a registered data set, for example ``cars``; its size is checked.
+        folder: images, in one folder a class or, without labels, flat.
+        npz: a NumPy archive with `images` and, if there are any, `labels`.
+        parquet: a folder of parquet files, or a data set on the Hub
+            ``org/name[@revision]``.
+        source: where a registered data set is read: on the Hub, or as prepared by
+            TensorFlow Datasets.
+        split: of a parquet data set.
+        on_bad_image: refuse a folder with damaged images, or leave them out.
+    """
+
+    dataset: str | None = None
+    folder: pathlib.Path | None = None
+    npz: pathlib.Path | None = None
+    parquet: str | None = None
+    source: Literal["hub", "tfds"] = "hub"
+    split: str = "test"
+    on_bad_image: Literal["error", "skip"] = "error"
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """Takes a bare string as the name of a registered data set or as a path."""
+        if not isinstance(value, str):
+            return value
+        if value.endswith(".npz"):
+            return {"npz": value}
+        return {"folder" if "/" in value or "." in value else "dataset": value}
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> "Data":
+        """Checks that one place is named."""
+        places = ("dataset", "folder", "npz", "parquet")
+        named = [place for place in places if getattr(self, place) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"name exactly one of {', '.join(places)}, got {named or 'none'}"
+            )
+        return self
+
+
+class Expert(_Strict):
+    """A fine-tuned checkpoint with its head and unlabelled images.
+
+    Attributes:
+        model: a folder, a file, or ``org/name[@revision][:path/in/repository]``.
+        data: its images; a string is a registered data set or a path.
+        head: a file with the classifier; None to build one from class names.
+        classes: names of the classes, a text file with one a line, or the name of a
+            registered data set.
+        templates: prompts with one ``{}``; those of the data set by default.
+    """
+
+    model: str
+    data: Data
+    head: pathlib.Path | None = None
+    classes: tuple[str, ...] | str | None = None
+    templates: tuple[str, ...] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _classes(self) -> "Expert":
+        """Checks that there is a way to a head."""
+        if self.head is None and self.classes is None and self.data.dataset is None:
+            raise ValueError(
+                "needs `head` (a file) or `classes` (names, to build a zero-shot head)"
+            )
+        if isinstance(self.classes, tuple) and len(self.classes) < 2:
+            raise ValueError(
+                f"`classes` must name at least two classes, got {len(self.classes)}"
+            )
+        for template in self.templates or ():
+            if template.count("{}") != 1:
+                raise ValueError(f"`templates` need one {{}} each, got {template!r}")
+        return self
+
+
+class Method(_Strict):
+    """How one model is made of many, or one of the two bounds of a table.
+
+    Attributes:
+        name: a static merge, ``adamerging`` or ``adarank``; in `compare` also
+            ``pretrained`` and ``individual``.
+        origin: where adaptation starts.
+        coefficient: merging coefficient at the start; None for the published one.
+        rank_ratio: share of leading directions kept at the start; None for the
+            published one.
+        objective: what adaptation minimises: the paper's entropy, or cross-entropy
+            against each expert's own predictions.
+    """
+
+    name: Literal[
+        "adarank",
+        "adamerging",
+        "weight_averaging",
+        "task_arithmetic",
+        "cart",
+        "tsv_m",
+        "iso_c",
+        "pretrained",
+        "individual",
+    ] = "adarank"
+    origin: Literal["task_arithmetic", "cart", "tsv_m"] | None = None
+    coefficient: float | None = None
+    rank_ratio: Annotated[float, pydantic.Field(gt=0, le=1)] | None = None
+    objective: Literal["entropy", "expert_labels"] | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """Takes a bare string as the name of a method."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> "Method":
+        """Checks that no option is given that the method does not have."""
+        is_merge = self.name not in BOUNDS
+        has = {
+            "origin": self.is_adapted,
+            "objective": self.is_adapted,
+            "coefficient": is_merge and self.name != "weight_averaging",
+            "rank_ratio": self.is_adapted or self.name == "cart",
+        }
+        wrong = [
+            option
+            for option, fits in has.items()
+            if not fits and getattr(self, option) is not None
+        ]
+        if wrong:
+            raise ValueError(f"{self.name} has no {' and no '.join(wrong)}")
+        return self
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the method trains on unlabelled images."""
+        return self.name in ("adarank", "adamerging")
+
+    @property
+    def start(self) -> str:
+        """Where adaptation starts; the method's own default if nothing is said."""
+        default = "cart" if self.name == "adarank" else "task_arithmetic"
+        return self.origin or default
+
+
+class Export(_Strict):
+    """What is written for others to load.
+
+    Attributes:
+        enabled: write `export/` at all.
+        open_clip: also in the layout of open_clip.
+        dtype: of the merged weights; None for the base's.
+        max_shard_size: bytes of a weight file, at most.
+    """
+
+    enabled: bool = True
+    open_clip: bool = False
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    max_shard_size: Annotated[int, pydantic.Field(gt=0)] = 5_000_000_000
+
+
+class Published(_Strict):
+    """What the row of a paper says; never mixed with what was measured here.
+
+    Attributes:
+        league: checkpoints and data that the number belongs to.
+        mean: accuracy over the tasks, %; None where none is known.
+        source: of the number.
+        settings: where the hyper-parameters are from.
+    """
+
+    league: str
+    mean: float | None = None
+    source: str | None = None
+    settings: str | None = None
+
+
+class MergeConfig(_Strict):
+    """A whole run.
+
+    Attributes:
+        base: the pretrained model, as `Expert.model`; ``embedded`` for the embedded
+            suite.
+        experts: by name of the task.
+        tasks: those of the experts to merge; None for all.
+        method: that the exported model comes from.
+        compare: further rows of the table.
+        adaptation: steps, batch and rate of adapted methods.
+        prompts: profile of class names and templates.
+        qkv: whether query, key and value are one matrix (what the paper decomposes)
+            or three.
+        export: what is written for others to load.
+        seed: of the order of the unlabelled images.
+        run_dir: folder of the run.
+        offline: use only what is on disk.
+        published: the row of a paper that this run stands for.
+    """
+
+    base: str
+    experts: dict[str, Expert | None]
+    tasks: tuple[str, ...] | None = None
+    method: Method = Method()
+    compare: tuple[Method, ...] = (Method(name="pretrained"), Method(name="individual"))
+    adaptation: Adaptation = Adaptation()  # pyright: ignore
+    prompts: Literal["official", "fusion_bench"] = "official"
+    qkv: Literal["fused", "split"] = "fused"
+    export: Export = Export()
+    seed: int = 0
+    run_dir: pathlib.Path | None = None
+    offline: bool = False
+    published: Published | None = None
+
+    @pydantic.field_validator("experts")
+    @classmethod
+    def _named_once(cls, experts: dict[str, Any]) -> dict[str, Any]:
+        """Checks that there are experts, and no two of one name."""
+        if not experts:
+            raise ValueError(
+                "no experts given; name at least one, for example\n"
+                "experts:\n  mnist: {model: path/to/checkpoint, data: mnist}"
+            )
+        seen: dict[str, str] = {}
+        for name in experts:
+            key = unicodedata.normalize("NFC", name).casefold().strip()
+            if not key:
+                raise ValueError("the name of an expert is empty")
+            if key in seen:
+                raise ValueError(f"{seen[key]!r} and {name!r} are one name twice")
+            seen[key] = name
+        return experts
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> "MergeConfig":
+        """Checks what more than one field decides."""
+        if self.method.name in BOUNDS:
+            raise ValueError(f"`method` must be a merge, got {self.method.name!r}")
+        for name, expert in self.experts.items():
+            if (expert is None) != (self.base == EMBEDDED):
+                raise ValueError(
+                    f"`experts.{name}` must "
+                    + ("say model and data" if expert is None else "be empty")
+                    + f" with base {self.base!r}"
+                )
+        tasks = self.tasks if self.tasks is not None else tuple(self.experts)
+        if not tasks or len(set(tasks)) != len(tasks):
+            raise ValueError(f"`tasks` must name each task once, got {list(tasks)}")
+        for name in tasks:
+            try:
+                lookup.nearest("task", name, self.experts)
+            except KeyError as error:
+                raise ValueError(error.args[0]) from None
+        return self
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Tasks to merge, in the order of every list of a run."""
+        return self.tasks if self.tasks is not None else tuple(self.experts)

@@ -1,0 +1,123 @@
+"""Where AdaRank starts from: one row an origin, fixed before any adaptation.
+
+Task arithmetic and CART: the authors' settings for CLIP ViT-B/32 and eight tasks.
+TSV-M: the scale of one that TSV-M itself publishes, over the `rank / tasks` directions
+a task that it keeps. The paper reports that variant, but no code of it exists: here
+the masks choose among the decorrelated directions, which are not decorrelated again.
+"""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from adarank_jax import mergers, tree
+from adarank_jax.checkpoints.factors import cached_factors
+from adarank_jax.core import svd, task_vectors
+from adarank_jax.tree import Predicate, Tree
+from experiments.merge_config import Method
+
+
+class Start(NamedTuple):
+    """One origin and its start.
+
+    Attributes:
+        origin: name shown in tables.
+        coefficient: of every task and tensor (the paper's prior).
+        rank_ratio: share of leading directions kept at the start.
+        is_centred: the origin is the average of the experts, not the pretrained model.
+        is_decorrelated: the directions are those of TSV-M.
+    """
+
+    origin: str
+    coefficient: float
+    rank_ratio: float
+    is_centred: bool = False
+    is_decorrelated: bool = False
+
+
+STARTS = {
+    "task_arithmetic": Start("task_arithmetic", 0.3, 1.0),
+    "cart": Start("cart", 2.3, 0.16, is_centred=True),
+    "tsv_m": Start("tsv_m", 1.0, 1.0, is_decorrelated=True),
+}
+
+
+def get(method: Method) -> Start:
+    """Returns the published start of a method, with what its options change.
+
+    Args:
+        method: one that is adapted.
+    """
+    chosen = STARTS[method.start]
+    if method.name == "adamerging" and chosen.is_centred:
+        chosen = chosen._replace(coefficient=2.0, rank_ratio=0.12)  # CART's own
+    given = method.model_dump(include={"coefficient", "rank_ratio"}, exclude_none=True)
+    return chosen._replace(**given)
+
+
+def build(
+    start: Start,
+    pretrained: Tree,
+    finetuned: Sequence[Tree],
+    is_decomposed: Predicate,
+    cache: pathlib.Path | None = None,
+) -> tuple[Tree, Tree]:
+    """Builds the origin and the factors that adaptation starts from.
+
+    Args:
+        start: where to start.
+        pretrained: parameters before fine-tuning.
+        finetuned: parameters of each task's expert.
+        is_decomposed: which tensors are decomposed.
+        cache: folder of factors; those that it already holds are read. None to make
+            them and keep nothing.
+
+    Returns:
+        Origin and factors.
+    """
+    origin = task_vectors.average(finetuned) if start.is_centred else pretrained
+    make = mergers.tsv_factors if start.is_decorrelated else svd.decompose_tree
+    make = functools.partial(make, is_decomposed=is_decomposed)
+    vectors = task_vectors.task_vectors(origin, finetuned)
+    if cache is None:
+        return origin, make(vectors)
+    return origin, cached_factors(cache, vectors, make, start.origin)
+
+
+def build_dense(
+    start: Start,
+    pretrained: Tree,
+    finetuned: Sequence[Tree],
+    is_decomposed: Predicate,
+    cache: pathlib.Path | None = None,
+) -> tuple[Tree, Tree]:
+    """Builds the origin and whole updates, for a method that has no masks.
+
+    Args:
+        start: where to start.
+        pretrained: parameters before fine-tuning.
+        finetuned: parameters of each task's expert.
+        is_decomposed: which tensors the start truncates or decorrelates.
+        cache: as for `build`.
+
+    Returns:
+        Origin and task vectors, `(tasks, ...)` at every leaf; those of a start that
+        keeps every direction are never decomposed.
+    """
+    if start.rank_ratio == 1.0 and not start.is_decorrelated:
+        nothing = lambda path, leaf: False
+        return build(start, pretrained, finetuned, nothing)
+    origin, factors = build(start, pretrained, finetuned, is_decomposed, cache)
+
+    def whole(_, leaf):
+        if not svd.is_factors(leaf):
+            return leaf
+        rank = svd.leading_rank(leaf.s.shape[1], start.rank_ratio)
+        return np.asarray(svd.reconstruct(svd.truncate(leaf, rank)))
+
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return origin, tree.map_with_path(whole, factors)

@@ -1,0 +1,234 @@
+"""Reads `my_merge.yaml`: every mistake at once, each with its line and column.
+
+A safe loader without aliases or tags; duplicate keys are refused; a key that no field
+has is answered with the nearest one.
+"""
+
+import difflib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pydantic
+import yaml
+
+from experiments.merge_config import MergeConfig
+
+Place = Mapping[tuple[str | int, ...], str]
+"""Where the value at each path of keys was written."""
+
+
+def read_config(file: pathlib.Path, overrides: Sequence[str] = ()) -> MergeConfig:
+    """Reads a configuration, and changes single values of it.
+
+    Args:
+        file: in YAML.
+        overrides: ``dotted.key=value``, the value as in YAML.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no YAML, or has keys or values that do not fit; one
+            message with every mistake and its place.
+    """
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, _names(file.parent), n=1)
+        hint = f"; did you mean `{file.parent / near[0]}`?" if near else "."
+        raise FileNotFoundError(f"There is no file `{file}`{hint}")
+    if file.stat().st_size > _LARGEST:
+        raise ValueError(f"`{file}` is larger than {_LARGEST:,} bytes; is it a config?")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`{file}` is not UTF-8 text: {error}.") from error
+    values, places = parse(text, str(file))
+    return validate(values, places, overrides, str(file))
+
+
+def parse(text: str, name: str) -> tuple[dict[str, Any], Place]:
+    """Turns YAML into plain values and remembers where each was.
+
+    Args:
+        text: a YAML mapping.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: it is no mapping, or has aliases, tags or keys twice.
+    """
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(
+                    f"{name}:{_mark(event.start_mark)}: aliases (*{event.anchor}) are "
+                    "not supported; write the value out."
+                )
+        node = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        where = f"{name}:{_mark(mark)}" if mark else name
+        raise ValueError(f"{where}: not valid YAML: {problem}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{name}: nested too deeply.") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError(
+            f"{name}: expected a mapping with the keys {', '.join(_fields())}."
+        )
+    places: dict[tuple[str | int, ...], str] = {}
+    return _plain(node, (), places, name), places
+
+
+def validate(
+    values: Mapping[str, Any],
+    places: Place,
+    overrides: Sequence[str],
+    name: str,
+) -> MergeConfig:
+    """Builds the configuration from plain values.
+
+    Args:
+        values: nested dicts and lists.
+        places: where each value was written.
+        overrides: ``dotted.key=value``.
+        name: of the source, for messages.
+
+    Raises:
+        ValueError: values do not fit; one message with every mistake.
+    """
+    values, places = _copy(values), dict(places)
+    for override in overrides:
+        _override(values, places, override)
+    try:
+        return MergeConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        lines = [_line(each, places, name) for each in error.errors()]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _plain(node, path, places, name):
+    """Builds plain values from a YAML node, and notes their places."""
+    places[path] = f"{name}:{_mark(node.start_mark)}"
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        raise ValueError(f"{places[path]}: tag {node.tag!r} is not supported.")
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(n, (*path, i), places, name) for i, n in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        values = {}
+        for key_node, value_node in node.value:
+            where = f"{name}:{_mark(key_node.start_mark)}"
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
+                raise ValueError(f"{where}: a key must be a word.")
+            key = key_node.value
+            if key in values:
+                raise ValueError(f"{where}: {key!r} is there twice.")
+            values[key] = _plain(value_node, (*path, key), places, name)
+            places[(*path, key, _KEY)] = where
+        return values
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{places[path]}: tag {node.tag!r} is not supported.") from (
+            error
+        )
+
+
+def _override(values, places, override):
+    """Sets one value by its dotted key."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ValueError(
+            f"`{override}` is neither a file nor `dotted.key=value`, for example "
+            "`method.coefficient=0.3`."
+        )
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{override}`: the value is not valid YAML.") from error
+    *branches, last = dotted.split(".")
+    node = values
+    for i, key in enumerate(branches):
+        if isinstance(node.get(key), str):  # a name that stands for a mapping
+            node[key] = {_SHORT.get(key, "model"): node[key]}
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+        if not isinstance(node, dict):
+            raise ValueError(
+                f"`{override}`: `{'.'.join(branches[: i + 1])}` has no keys."
+            )
+    node[last] = value
+    path = (*branches, last)
+    for old in [old for old in places if old[: len(path)] == path]:
+        del places[old]
+    places[path] = places[(*path, _KEY)] = f"command line, {override}"
+
+
+def _line(error, places, name):
+    """Says where a mistake is and what it is."""
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    known = [places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in places]
+    where = known[0] if known else name
+    shown = ".".join(map(str, path))
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        where = places.get((*path, _KEY), where)
+        fields = _fields(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.0)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        return f"{where}: unknown key `{shown}`; {hint}There are {', '.join(fields)}."
+    if error["type"] == "missing":
+        return f"{where}: `{shown}` is missing."
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" or isinstance(error["input"], dict):
+        return f"{where}: `{shown}`: {message}." if shown else f"{where}: {message}."
+    return f"{where}: `{shown}` is {error['input']!r}: {message}."
+
+
+def _fields(path=()):
+    """Lists the keys that the mapping at a path may have."""
+    schema = MergeConfig.model_json_schema()
+    node = schema
+    for part in path:
+        node = _branch(schema, node, part)
+        if node is None:
+            return []
+    return list(_resolved(schema, node).get("properties", {}))
+
+
+def _branch(schema, node, part):
+    """Steps from a schema to that of a key or an item."""
+    node = _resolved(schema, node)
+    if isinstance(part, int):
+        return node.get("items")
+    return node.get("properties", {}).get(part) or node.get("additionalProperties")
+
+
+def _resolved(schema, node):
+    """Follows references, and picks the mapping or list among alternatives."""
+    for option in node.get("anyOf", ()):
+        option = _resolved(schema, option)
+        if option.get("type") in ("object", "array"):
+            return option
+    if "$ref" in node:
+        return _resolved(schema, schema["$defs"][node["$ref"].rpartition("/")[2]])
+    return node
+
+
+def _copy(values):
+    """Copies nested dicts and lists."""
+    if isinstance(values, Mapping):
+        return {key: _copy(value) for key, value in values.items()}
+    return [_copy(v) for v in values] if isinstance(values, list) else values
+
+
+def _mark(mark):
+    """Shows a place as ``line:column``, both from one."""
+    return f"{mark.line + 1}:{mark.column + 1}"
+
+
+def _names(folder):
+    """Lists the YAML files of a folder, if there is one."""
+    return [file.name for file in folder.glob("*.y*ml")] if folder.is_dir() else []
+
+
+_KEY = "\0key"
+_LARGEST = 1_000_000
+_SHORT = {"method": "name", "data": "dataset"}
