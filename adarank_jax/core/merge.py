@@ -230,7 +230,9 @@ def hard_merged_params(
 
     def leaf_params(path, start, leaf, scales, bits):
         _check_bits(path, leaf, scales, bits)
-        start, scales = (jnp.asarray(np.asarray(x, np.float32)) for x in (start, scales))
+        start, scales = (
+            jnp.asarray(np.asarray(x, np.float32)) for x in (start, scales)
+        )
         if bits is None:
             return np.asarray(merge_dense(start, scales, np.asarray(leaf, np.float32)))
         mask = jnp.asarray(np.asarray(bits, np.float32))
