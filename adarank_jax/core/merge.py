@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -166,6 +167,102 @@ def merged_params(
         return merge_matrix(start, coefficients, mask(mask_logits), *leaf, axis_name)
 
     return tree.map_with_path(leaf_params, origin, factors, *variables)
+
+
+def kept_directions(mask_logits: Tree, temperature: float) -> Tree:
+    """Decides, once and on the host CPU, which directions the binary masks keep.
+
+    Args:
+        mask_logits: `(tasks, rank)` at every decomposed matrix and None elsewhere.
+        temperature: that the masks were trained with.
+
+    Returns:
+        The same tree of host arrays, bool instead of logits.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> logits = {"bias": None, "kernel": jnp.array([[0.1, 0.0, -0.1]])}
+        >>> kept_directions(logits, temperature=10.0)["kernel"]
+        array([[ True, False, False]])
+    """
+
+    def leaf_kept(_, logits):
+        if logits is None:
+            return None
+        soft = masks.soft(jnp.asarray(np.asarray(logits)), temperature)
+        return np.asarray(masks.is_kept(soft))
+
+    with jax.default_device(_host()):
+        return tree.map_with_path(leaf_kept, mask_logits)
+
+
+def hard_merged_params(
+    origin: Tree, factors: Tree, coefficients: Tree, kept: Tree
+) -> Tree:
+    """Merges a whole model from bits: the weights that are exported and rebuilt.
+
+    One computation, leaf by leaf on the host CPU in float32, whatever the model was
+    adapted on: equal inputs on the same kind of machine give equal bits.
+
+    Args:
+        origin: parameters that the updates are added to.
+        factors: as `svd.decompose_tree` returns.
+        coefficients: `(tasks,)` at every leaf.
+        kept: as `kept_directions` returns.
+
+    Returns:
+        Parameters as `origin`, float32 host arrays.
+
+    Raises:
+        ValueError: the trees do not hold the same tensors, or bits and factors do not
+            belong together; the message names the tensor.
+
+    Examples:
+        >>> import numpy as np
+        >>> factors = {"w": np.ones((2, 3), np.float32)}
+        >>> coefficients = {"w": np.float32([0.5, 0.25])}
+        >>> hard_merged_params({"w": np.zeros(3)}, factors, coefficients, {"w": None})
+        {'w': array([0.75, 0.75, 0.75], dtype=float32)}
+    """
+    names = "`factors`", "`coefficients`", "`kept`"
+    for name, other in zip(names, (factors, coefficients, kept), strict=True):
+        tree.check_same_paths(origin, other, ("`origin`", name))
+
+    def leaf_params(path, start, leaf, scales, bits):
+        _check_bits(path, leaf, scales, bits)
+        start, scales = (
+            jnp.asarray(np.asarray(x, np.float32)) for x in (start, scales)
+        )
+        if bits is None:
+            return np.asarray(merge_dense(start, scales, np.asarray(leaf, np.float32)))
+        mask = jnp.asarray(np.asarray(bits, np.float32))
+        host = (np.asarray(factor, np.float32) for factor in leaf)
+        return np.asarray(merge_matrix(start, scales, mask, *host))
+
+    with jax.default_device(_host()):
+        return tree.map_with_path(leaf_params, origin, factors, coefficients, kept)
+
+
+def _check_bits(path, leaf, coefficients, bits):
+    """Checks that bits and coefficients of one tensor fit its factors."""
+    expected = np.shape(leaf.s) if svd.is_factors(leaf) else None
+    found = None if bits is None else np.shape(bits)
+    if found != expected:
+        raise ValueError(
+            f"`kept` has shape {found} at {path!r}, `factors` has {expected} singular "
+            "values there (None: not decomposed); both must come from the same experts "
+            "and the same choice of matrices."
+        )
+    if np.shape(coefficients) != (_num_tasks(leaf),):
+        raise ValueError(
+            f"`coefficients` must have one number a task at {path!r}, got shape "
+            f"{np.shape(coefficients)} for {_num_tasks(leaf)} tasks."
+        )
+
+
+def _host():
+    """Returns the host CPU, also when JAX's default is an accelerator."""
+    return jax.local_devices(backend="cpu")[0]
 
 
 def static_params(

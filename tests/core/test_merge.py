@@ -332,3 +332,54 @@ def test_merge_dense_adds_the_scaled_task_vectors():
 def test_merge_dense_takes_a_scalar_tensor():
     ours = merge.merge_dense(jnp.float32(1.0), jnp.array([2.0, 3.0]), jnp.ones(2))
     assert ours == 6.0
+
+
+def test_hard_merged_params_equal_the_straight_through_merge():
+    origin, _, factors = problem()
+    variables = draw_variables(7, factors)
+    mask = functools.partial(masks.straight_through, temperature=3.0)
+    kept = merge.kept_directions(variables.mask_logits, 3.0)
+    merged = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
+    expected = merge.merged_params(origin, factors, variables, mask)
+    helpers.assert_close(merged, helpers.flat64(expected))
+
+
+def test_hard_merged_params_are_host_arrays_and_do_not_depend_on_the_caller():
+    origin, _, factors = problem()
+    variables = draw_variables(7, factors)
+    kept = merge.kept_directions(variables.mask_logits, 10.0)
+    one = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
+    assert {type(leaf) for leaf in tree.flatten(one).values()} == {np.ndarray}
+    with (
+        jax.default_device(jax.local_devices()[3]),
+        jax.default_matmul_precision("bfloat16"),
+    ):
+        moved = helpers.to_jax((origin, factors, variables.coefficients))
+        two = merge.hard_merged_params(*moved, kept)
+    chex.assert_trees_all_equal(one, two)
+
+
+def test_kept_directions_are_the_bits_of_the_straight_through_mask():
+    _, _, factors = problem()
+    logits = tree.without_none(draw_variables(9, factors).mask_logits)
+    for path, bits in tree.flatten(merge.kept_directions(logits, 10.0)).items():
+        mask = masks.straight_through(tree.flatten(logits)[path])
+        assert bits.dtype == bool
+        np.testing.assert_array_equal(bits, np.asarray(mask) == 1)
+
+
+@pytest.mark.parametrize("missing", ["one task", "all bits", "a coefficient"])
+def test_hard_merged_params_name_the_tensor_that_does_not_fit(missing):
+    origin, _, factors = problem()
+    variables = draw_variables(7, factors)
+    kept = merge.kept_directions(variables.mask_logits, 10.0)
+    path = "blocks_0/mlp/c_proj/kernel"
+    flat, scales = tree.flatten(kept), tree.flatten(variables.coefficients)
+    if missing == "a coefficient":
+        scales[path] = scales[path][:-1]
+    else:
+        flat[path] = None if missing == "all bits" else flat[path][:-1]
+    with pytest.raises(ValueError, match=path):
+        merge.hard_merged_params(
+            origin, factors, tree.unflatten(scales), tree.unflatten(flat)
+        )

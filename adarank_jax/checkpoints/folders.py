@@ -1,0 +1,144 @@
+"""Folders that appear whole or not at all, with the digests of their files.
+
+A folder is filled under another name beside its place and renamed at the end. What is
+already there is replaced only if it is such a folder itself, with not a byte changed.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+SUMS = "SHA256SUMS"
+MARK = "adarank_jax.json"
+"""A file that every such folder holds, so that no other folder is taken for one."""
+
+
+def check_target(path: str | os.PathLike) -> pathlib.Path:
+    """Checks, before any work, that a folder can be written or replaced.
+
+    Args:
+        path: of the folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: it holds files that are not, or no longer, those of an export.
+        NotADirectoryError: it is a file.
+    """
+    path = pathlib.Path(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise NotADirectoryError(
+            f"`{path}` is a file or a link, expected a folder or nothing; choose "
+            "another folder to write to."
+        )
+    if path.is_dir() and any(path.iterdir()):
+        strange = _strange(path)
+        if strange:
+            raise ValueError(
+                f"`{path}` is not empty and is not replaced: {strange}; choose another "
+                "folder, or move this one away."
+            )
+    return path
+
+
+def _strange(path):
+    """Says why a folder is not an untouched one of ours; nothing if it is."""
+    if not (path / SUMS).is_file() or not (path / MARK).is_file():
+        return f"it has no {SUMS} and {MARK}, so no export wrote it"
+    try:
+        recorded = read_sums(path)
+    except ValueError as error:
+        return str(error)
+    found = {file.relative_to(path).as_posix() for file in _files(path)} - {SUMS}
+    if found != recorded.keys():
+        names = sorted(found ^ recorded.keys())
+        return f"{names[0]!r} was added or removed after the export"
+    changed = [name for name, sha in recorded.items() if digest(path / name) != sha]
+    return f"{changed[0]!r} was changed after the export" if changed else ""
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a folder to fill, which takes its place when everything is written.
+
+    Args:
+        path: where it shall be.
+
+    Yields:
+        An empty folder beside it; digests are added to it at the end. If anything
+        fails it is removed, and what was at `path` is as before.
+
+    Raises:
+        ValueError: as `check_target`.
+    """
+    path = check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        new = aside / "new"
+        new.mkdir()
+        yield new
+        write_sums(new)
+        for file in _files(new):
+            _sync(file)
+        _swap(check_target(path), new, aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(path, new, old):
+    """Puts `new` at `path`; what was there goes to `old`, or back if that fails."""
+    had = path.exists()
+    if had:
+        os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        if had:
+            os.rename(old, path)
+        raise
+
+
+def _sync(file):
+    """Waits until a file is on the disk."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def write_sums(path: pathlib.Path) -> None:
+    """Writes the SHA-256 digest of every file, as `sha256sum --check` reads them."""
+    names = sorted(file.relative_to(path).as_posix() for file in _files(path))
+    lines = [f"{digest(path / name)}  {name}\n" for name in names if name != SUMS]
+    (path / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_sums(path: pathlib.Path) -> dict[str, str]:
+    """Reads the recorded digests, by file.
+
+    Raises:
+        ValueError: a line is not `digest  name`, or a name leads out of the folder.
+    """
+    sums = {}
+    for line in (path / SUMS).read_text(encoding="utf-8").splitlines():
+        sha, _, name = line.partition("  ")
+        pure = pathlib.PurePosixPath(name)
+        if len(sha) != 64 or not name or pure.is_absolute() or ".." in pure.parts:
+            raise ValueError(f"`{path / SUMS}` has a line that is none: {line[:80]!r}")
+        sums[name] = sha
+    return sums
+
+
+def digest(file: pathlib.Path) -> str:
+    """Hashes a file piece by piece."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(path):
+    """Lists all files below a folder; a link counts as one."""
+    return [file for file in path.rglob("*") if file.is_symlink() or file.is_file()]

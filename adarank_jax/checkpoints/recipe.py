@@ -1,0 +1,249 @@
+"""A merged model as masks and coefficients: a small file instead of the weights.
+
+Masks are stored one bit a direction, coefficients as float32. With the base and the
+experts, whose digests are recorded, they make the merged weights again.
+"""
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from adarank_jax import tree
+from adarank_jax.checkpoints import files
+from adarank_jax.core import merge
+from adarank_jax.core.merge import Variables
+from adarank_jax.tree import Tree
+
+ORIGINS = ("pretrained", "average")
+LAYOUTS = ("fused", "split")
+
+
+class Settings(NamedTuple):
+    """What the masks and coefficients belong to, as plain values.
+
+    Attributes:
+        tasks: names, in the order of every task axis.
+        origin: what the updates are added to, one of `ORIGINS`.
+        is_decorrelated: the directions are those of TSV-M.
+        temperature: that the masks were trained with.
+        qkv: layout of the attention matrices that were decomposed, one of `LAYOUTS`.
+        base: `digest` of the base's image tower.
+        experts: `digest` of every expert's image tower, in the order of `tasks`.
+        merged: `digest` of the merged image tower.
+        environment: versions and machine, whatever the last bits depend on.
+    """
+
+    tasks: tuple[str, ...]
+    origin: str
+    is_decorrelated: bool
+    temperature: float
+    qkv: str
+    base: str
+    experts: tuple[str, ...]
+    merged: str
+    environment: dict[str, Any]
+
+
+class Recipe(NamedTuple):
+    """What a recipe file holds.
+
+    Attributes:
+        coefficients: float32, `(tasks,)` at every tensor.
+        kept: bool, `(tasks, rank)` at every decomposed matrix and None elsewhere.
+        settings: what they belong to.
+    """
+
+    coefficients: Tree
+    kept: Tree
+    settings: Settings
+
+
+def digest(params: Tree) -> str:
+    """Hashes the sorted names, the shapes and the float32 bytes of parameters.
+
+    Args:
+        params: a nested dict of arrays.
+
+    Returns:
+        SHA-256, in hexadecimal; independent of the file they came from.
+
+    Examples:
+        >>> import numpy as np
+        >>> digest({"a": np.ones(2)}) == digest({"a": np.float32([1, 1])})
+        True
+    """
+    sha = hashlib.sha256()
+    for path, leaf in sorted(tree.flatten(params).items()):
+        array = np.ascontiguousarray(leaf, np.float32)
+        sha.update(f"{path} {list(np.shape(leaf))}\n".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def write_recipe(
+    path: str | os.PathLike, variables: Variables, settings: Settings
+) -> str:
+    """Writes masks and coefficients, whole or not at all.
+
+    Args:
+        path: of the file.
+        variables: after adaptation.
+        settings: what they belong to.
+
+    Returns:
+        The SHA-256 digest of the file, in hexadecimal.
+
+    Raises:
+        ValueError: a setting is out of range, or a coefficient or a logit is not
+            finite.
+    """
+    name = f"`{pathlib.Path(path).name}`"
+    _check_settings(name, settings)
+    logits = tree.without_none(variables.mask_logits)
+    for kind, leaves in (("coefficients", variables.coefficients), ("logits", logits)):
+        tree.check_finite(leaves, f"The {kind} of {name}")
+    bits = tree.flatten(merge.kept_directions(logits, settings.temperature))
+    arrays = {
+        f"{_COEFFICIENTS}/{key}": np.array(leaf, np.float32, order="C")
+        for key, leaf in tree.flatten(variables.coefficients).items()
+    }
+    arrays |= {f"{_KEPT}/{key}": np.packbits(leaf) for key, leaf in bits.items()}
+    document = {
+        "version": _VERSION,
+        "settings": settings._asdict(),
+        "ranks": {key: leaf.shape[1] for key, leaf in bits.items()},
+    }
+    content = save(arrays, metadata={_KEY: json.dumps(document, sort_keys=True)})
+    files.write_whole(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_recipe(path: str | os.PathLike) -> Recipe:
+    """Reads masks and coefficients back.
+
+    Args:
+        path: of a file that `write_recipe` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or is not a recipe.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no recipe `{path}`; an export holds it as recipe.safetensors."
+        )
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        document = json.loads(metadata[_KEY])
+        settings = _settings(document["settings"])
+        ranks = dict(document["ranks"])
+        version = document["version"]
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{path}` is no recipe of merged weights ({error}); expected a file that "
+            "an export wrote as recipe.safetensors. Copy it again."
+        ) from error
+    if version != _VERSION:
+        raise ValueError(
+            f"`{path}` is a recipe of version {version!r}, this adarank_jax reads "
+            f"version {_VERSION}; rebuild it with the version in its settings."
+        )
+    _check_settings(f"`{path}`", settings)
+    return _recipe(path, arrays, ranks, settings)
+
+
+def _settings(document):
+    """Turns lists of the document back to tuples; refuses other keys."""
+    tuples = {name: tuple(document[name]) for name in ("tasks", "experts")}
+    return Settings(**{**document, **tuples})
+
+
+def _check_settings(name, settings):
+    """Raises if a setting is none that can be rebuilt from."""
+    problems = [
+        f"`{field}` must be {expected}, got {getattr(settings, field)!r}"
+        for field, expected, holds in _RULES
+        if not holds(getattr(settings, field))
+    ]
+    if len(settings.tasks) != len(settings.experts):
+        problems.append(
+            f"`experts` must hold one digest a task, got {len(settings.experts)} for "
+            f"{len(settings.tasks)} tasks"
+        )
+    if problems:
+        raise ValueError(
+            f"The settings of {name} are not valid: {'; '.join(problems)}."
+        )
+
+
+def _recipe(path, arrays, ranks, settings):
+    """Unpacks the bits and checks every shape."""
+    tasks = len(settings.tasks)
+    coefficients, kept = {}, {}
+    for name, array in arrays.items():
+        kind, _, key = name.partition("/")
+        if kind == _COEFFICIENTS:
+            _expect(path, name, array, np.float32, (tasks,))
+            coefficients[key] = array
+        elif kind == _KEPT and isinstance(ranks.get(key), int):
+            count = tasks * ranks[key]
+            _expect(path, name, array, np.uint8, (-(-count // 8),))
+            bits = np.unpackbits(array, count=count).astype(bool)
+            kept[key] = bits.reshape(tasks, ranks[key])
+        else:
+            raise ValueError(f"`{path}` holds {name!r}, which belongs to no recipe.")
+    if not coefficients or kept.keys() - coefficients.keys() or kept.keys() ^ ranks:
+        raise ValueError(
+            f"`{path}` is not whole: masks and coefficients must be of the same "
+            f"tensors, got {len(kept)} masks of {len(ranks)}, {len(coefficients)} "
+            "coefficients; copy it again."
+        )
+    tree.check_finite(tree.unflatten(coefficients), f"`{path}`")
+    whole = {key: kept.get(key) for key in coefficients}
+    return Recipe(tree.unflatten(coefficients), tree.unflatten(whole), settings)
+
+
+def _expect(path, name, array, dtype, shape):
+    """Checks dtype and shape of one array."""
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+            f"`{path}` holds {name!r} as {array.dtype} {array.shape}, expected "
+            f"{np.dtype(dtype)} {shape}; copy the file again."
+        )
+
+
+def _is_digest(value):
+    """Tells whether a value looks like a SHA-256 digest."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+_COEFFICIENTS, _KEPT = "coefficients", "kept"
+_KEY, _VERSION = "adarank_jax_recipe", 1
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("tasks", "different names", lambda x: x and len(set(x)) == len(x)),
+    ("tasks", "text", lambda x: all(isinstance(name, str) for name in x)),
+    ("origin", f"one of {ORIGINS}", lambda x: x in ORIGINS),
+    ("is_decorrelated", "true or false", lambda x: isinstance(x, bool)),
+    (
+        "temperature",
+        "a number above 0",
+        lambda x: isinstance(x, float) and 0 < x < math.inf,
+    ),
+    ("qkv", f"one of {LAYOUTS}", lambda x: x in LAYOUTS),
+    ("base", "a SHA-256 digest", _is_digest),
+    ("experts", "SHA-256 digests", lambda x: all(map(_is_digest, x))),
+    ("merged", "a SHA-256 digest", _is_digest),
+    ("environment", "an object", lambda x: isinstance(x, dict)),
+)

@@ -1,0 +1,237 @@
+r"""Makes merged weights again from a recipe, the base and the experts.
+
+    python -m experiments.rebuild --recipe export/recipe.safetensors \
+        --base openai/clip-vit-base-patch32 --experts mnist=… svhn=… --out rebuilt
+
+Everything runs on the host CPU. The digests of base, experts and result are compared
+with those of the recipe, so what is written is what was exported, bit for bit.
+"""
+
+import dataclasses
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from adarank_jax import mergers, tree
+from adarank_jax.checkpoints import clip, export
+from adarank_jax.checkpoints import recipe as recipes
+from adarank_jax.checkpoints.recipe import Recipe
+from adarank_jax.core import merge, svd, task_vectors
+from adarank_jax.tree import Tree
+from experiments import cli, manifest, presets
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Makes merged weights again from masks, coefficients, base and experts."""
+
+    recipe: pathlib.Path
+    """File recipe.safetensors of an export."""
+
+    base: str
+    """Base that the experts were fine-tuned from: folder, file or Hub id."""
+
+    experts: tuple[str, ...]
+    """One `task=source` for every task of the recipe."""
+
+    out: pathlib.Path
+    """Folder for the model, as an export writes it, but without heads and card."""
+
+    offline: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Never ask the Hub; sources that are not on this machine are an error."""
+
+    accept_rounding: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write the model even if its last bits are not those that were exported."""
+
+
+def main(config: Config) -> None:
+    """Reads, checks, rebuilds, checks and writes."""
+    recipe = recipes.read_recipe(config.recipe)
+    sources = match_experts(config.experts, recipe.settings.tasks)
+    export.check_target(config.out)
+    base = clip.read_clip(config.base, recipe.settings.qkv, offline=config.offline)
+    finetuned = [
+        clip.read_clip(
+            sources[task], recipe.settings.qkv, base=base, offline=config.offline
+        ).vision
+        for task in recipe.settings.tasks
+    ]
+    check_inputs(recipe, base.vision, finetuned)
+    merged = rebuild(recipe, base.vision, finetuned)
+    difference = rounding_difference(recipe, merged)
+    if difference and not config.accept_rounding:
+        raise ValueError(difference)
+    export.write_model(config.out, clip.with_vision(base, merged))
+    exactly = "up to rounding" if difference else "bit for bit"
+    text = f"Rebuilt {config.out} {exactly}."
+    Console(stderr=True).print(text, highlight=False, markup=False)
+
+
+def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """Splits `task=source` and checks that every task of a recipe has one.
+
+    Args:
+        experts: as on the command line.
+        tasks: of the recipe.
+
+    Raises:
+        KeyError: the recipe has no such task; the message has the nearest.
+        ValueError: there is no `=`, or a task is named twice or not at all.
+
+    Examples:
+        >>> match_experts(["mnist=a/b", "svhn=org/model@v1"], ["svhn", "mnist"])
+        {'mnist': 'a/b', 'svhn': 'org/model@v1'}
+    """
+    sources: dict[str, str] = {}
+    for entry in experts:
+        name, equals, source = entry.partition("=")
+        if not equals or not source:
+            raise ValueError(
+                f"`experts` must be given as task=source, got {entry!r}; for example "
+                f"{tasks[0]}=path/to/expert."
+            )
+        presets.nearest("task", name, dict.fromkeys(tasks))
+        if name in sources:
+            raise ValueError(f"`experts` must name each task once, got {name!r} twice.")
+        sources[name] = source
+    missing = [task for task in tasks if task not in sources]
+    if missing:
+        raise ValueError(
+            f"`experts` must have a source for every task of the recipe; {missing} "
+            "have none."
+        )
+    return sources
+
+
+def check_inputs(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> None:
+    """Checks that base and experts are those of a recipe.
+
+    Args:
+        recipe: as read.
+        pretrained: parameters of the base.
+        finetuned: parameters of every expert, in the order of the recipe.
+
+    Raises:
+        ValueError: some are not; the message names each of them.
+    """
+    settings = recipe.settings
+    expected = {"the base": settings.base}
+    expected |= {
+        f"the expert {task!r}": digest
+        for task, digest in zip(settings.tasks, settings.experts, strict=True)
+    }
+    found = map(recipes.digest, (pretrained, *finetuned))
+    lines = [
+        f"{name}: SHA-256 of the image tower is {ours}, the recipe has {theirs}"
+        for (name, theirs), ours in zip(expected.items(), found, strict=True)
+        if ours != theirs
+    ]
+    if lines:
+        raise ValueError(
+            "The recipe was made from other weights; name the sources (and revisions) "
+            "that its model card lists:\n  " + "\n  ".join(lines)
+        )
+
+
+def rebuild(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> Tree:
+    """Makes the merged parameters of a recipe, on the host CPU.
+
+    Args:
+        recipe: masks, coefficients and what they belong to.
+        pretrained: parameters of the base.
+        finetuned: parameters of every expert, in the order of the recipe.
+
+    Returns:
+        Float32 host arrays.
+
+    Raises:
+        ValueError: the recipe, the base and the experts do not hold the same tensors.
+    """
+    settings = recipe.settings
+    names = ("the recipe", "the base")
+    tree.check_same_paths(recipe.coefficients, pretrained, names)
+    kept = tree.flatten(recipe.kept)
+    make = mergers.tsv_factors if settings.is_decorrelated else svd.decompose_tree
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        host = jax.tree.map(np.asarray, (pretrained, list(finetuned)))
+        average = settings.origin == "average"
+        origin = task_vectors.average(host[1]) if average else host[0]
+        vectors = task_vectors.task_vectors(origin, host[1])
+        factors = make(vectors, lambda path, _: kept[path] is not None)
+    return merge.hard_merged_params(origin, factors, recipe.coefficients, recipe.kept)
+
+
+def rounding_difference(recipe: Recipe, merged: Tree) -> str:
+    """Says why rebuilt parameters are not those of a recipe; nothing if they are.
+
+    Args:
+        recipe: as read.
+        merged: as `rebuild` returns.
+
+    Returns:
+        A message with all that differs between the two machines.
+    """
+    found = recipes.digest(merged)
+    if found == recipe.settings.merged:
+        return ""
+    here = _flat(environment())
+    there = _flat(recipe.settings.environment)
+    lines = [
+        f"{key}: {there.get(key, 'not recorded')} there, {here.get(key, 'none')} here"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key)
+    ]
+    return (
+        "Base, experts, masks and coefficients are those of the recipe, but the merged "
+        f"weights have SHA-256 {found}, expected {recipe.settings.merged}: the last "
+        "bits of singular vectors depend on the processor, the number of cores and the "
+        "versions of LAPACK and JAX. Rebuild on a machine like the first, or add "
+        "--accept-rounding:\n  " + "\n  ".join(lines or ["nothing recorded differs"])
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Lists what the last bits of factors and merged weights depend on."""
+    return manifest.describe() | {
+        "processor": _processor(),
+        "cpu_devices": len(jax.local_devices(backend="cpu")),
+        "svd": "LAPACK gesdd, float32, host CPU",
+        "variables": {
+            name: os.environ[name] for name in _VARIABLES if name in os.environ
+        },
+    }
+
+
+def _processor():
+    """Names the processor as the kernel does, else as Python does."""
+    file = pathlib.Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Lists nested values by path."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = str(value)
+    return flat
+
+
+_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS"),
+    *("JAX_ENABLE_X64", "XLA_FLAGS"),
+)
+
+if __name__ == "__main__":
+    cli.run(main, Config)
