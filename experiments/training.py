@@ -148,7 +148,7 @@ def classifier_loss(model: nn.Module, num_classes: int) -> tuple[Callable, Loss]
         features = model.apply({"params": params["tower"]}, to_input(images))
         lengths = jnp.linalg.norm(params["directions"], axis=0, keepdims=True)
         scale = jnp.exp(jnp.minimum(params["log_scale"], np.log(100.0)))
-        head = Head(params["directions"] / lengths, scale)
+        head = Head(params["directions"] / lengths, scale, jnp.zeros(num_classes))
         logits = heads.cosine_logits(features, head)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -180,9 +180,8 @@ def _fit_directions(features, labels, logit_scale, means, optimizer, num_steps):
     """Runs the optimiser of a head."""
 
     def loss(directions):
-        head = Head(
-            directions / jnp.linalg.norm(directions, axis=0, keepdims=True), logit_scale
-        )
+        lengths = jnp.linalg.norm(directions, axis=0, keepdims=True)
+        head = Head(directions / lengths, logit_scale, jnp.zeros(lengths.size))
         logits = heads.cosine_logits(features, head)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 

@@ -2,18 +2,19 @@
 
 Radford et al., `Learning Transferable Visual Models From Natural Language Supervision
 <https://arxiv.org/abs/2103.00020>`_, 2021. The names follow open_clip's ``visual.``
-state dict; every kernel is 2-D, ``(inputs, outputs)``, and query, key and value are one
-kernel, because that fused matrix is what AdaRank decomposes.
+state dict. Query, key and value are one kernel unless told otherwise, because that
+fused matrix is what AdaRank decomposes.
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from adarank_jax.models import transformer
+from adarank_jax.models.transformer import Block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,11 @@ class ClipVisionConfig:
         num_heads: number of attention heads; divides `width`.
         output_size: length of the image embedding.
         layer_norm_epsilon: added to the variance.
+        activation: ``quick_gelu`` (OpenAI's weights) or ``gelu`` (LAION's and others).
+            The wrong one lowers the accuracy and raises no error.
+        mlp_width: length of a token inside the MLP; None for four times `width`.
+        qkv: ``fused``, one kernel for query, key and value, or ``split``, three.
+        pooling: ``class_token``, or ``average`` of the patches after the last norm.
     """
 
     image_size: int
@@ -37,19 +43,22 @@ class ClipVisionConfig:
     num_heads: int
     output_size: int
     layer_norm_epsilon: float = 1e-5
+    activation: str = "quick_gelu"
+    mlp_width: int | None = None
+    qkv: str = "fused"
+    pooling: str = "class_token"
 
     def __post_init__(self):
-        """Checks that patches tile the image and heads tile the width."""
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"`image_size` must be a multiple of `patch_size`, got "
-                f"{self.image_size} and {self.patch_size}."
+        """Refuses what no tower can be built from, all problems in one message."""
+        choices = {"pooling": ("class_token", "average")}
+        lines = transformer.problems(self, ("image_size", "patch_size"), choices)
+        sides = self.image_size, self.patch_size
+        if all(map(transformer.is_count, sides)) and sides[0] % sides[1]:
+            lines.append(
+                f"`image_size` must be a multiple of `patch_size`, got {sides[0]} "
+                f"and {sides[1]}."
             )
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"`num_heads` must divide `width`, got {self.num_heads} and "
-                f"{self.width}."
-            )
+        transformer.refuse(self, lines)
 
     @property
     def num_patches(self) -> int:
@@ -80,10 +89,10 @@ class ClipVision(nn.Module):
         )
         first = jnp.broadcast_to(class_token, (x.shape[0], 1, config.width))
         x = jnp.concatenate([first.astype(x.dtype), x], axis=1) + positions[None]
-        x = _norm(config, "ln_pre")(x)
+        x = transformer.layer_norm(config, "ln_pre")(x)
         for i in range(config.num_layers):
-            x = _Block(config, name=f"resblocks_{i}")(x)
-        x = _norm(config, "ln_post")(x[:, 0])
+            x = Block(config, name=f"resblocks_{i}")(x)
+        x = self._pool(x, transformer.layer_norm(config, "ln_post"))
         return x @ self.param("proj", scale, (config.width, config.output_size))
 
     def _patches(self, images):
@@ -98,52 +107,11 @@ class ClipVision(nn.Module):
         x = images.reshape(-1, side, patch, side, patch, 3)
         return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, side**2, patch**2 * 3)
 
-
-class _Block(nn.Module):
-    """One pre-norm transformer block."""
-
-    config: ClipVisionConfig
-
-    @nn.compact
-    def __call__(self, x):
-        config = self.config
-        x = x + _Attention(config, name="attn")(_norm(config, "ln_1")(x))
-        return x + _Mlp(config, name="mlp")(_norm(config, "ln_2")(x))
-
-
-class _Attention(nn.Module):
-    """Multi-head self-attention with one kernel for query, key and value."""
-
-    config: ClipVisionConfig
-
-    @nn.compact
-    def __call__(self, x):
-        width, heads = self.config.width, self.config.num_heads
-        x = nn.Dense(3 * width, name="in_proj")(x)
-        query, key, value = jnp.split(x, 3, axis=-1)
-        split = (*x.shape[:-1], heads, width // heads)
-        x = jax.nn.dot_product_attention(
-            query.reshape(split), key.reshape(split), value.reshape(split)
-        )
-        return nn.Dense(width, name="out_proj")(x.reshape(*x.shape[:-2], width))
-
-
-class _Mlp(nn.Module):
-    """Two layers with the activation of the original CLIP, QuickGELU."""
-
-    config: ClipVisionConfig
-
-    @nn.compact
-    def __call__(self, x):
-        width = self.config.width
-        x = nn.Dense(4 * width, name="c_fc")(x)
-        x = x * jax.nn.sigmoid(1.702 * x)
-        return nn.Dense(width, name="c_proj")(x)
-
-
-def _norm(config, name):
-    """Makes a layer norm with the variant's epsilon."""
-    return nn.LayerNorm(epsilon=config.layer_norm_epsilon, name=name)
+    def _pool(self, x, norm):
+        """Makes one vector of the tokens, and norms it or them."""
+        if self.config.pooling == "class_token":
+            return norm(x[:, 0])
+        return norm(x[:, 1:]).mean(axis=1)
 
 
 def is_decomposed(path: str, leaf: Any) -> bool:
@@ -154,7 +122,7 @@ def is_decomposed(path: str, leaf: Any) -> bool:
         leaf: the tensor, or its shape.
 
     Returns:
-        True for the four kernels of every block.
+        True for the kernels of every block: four, or six where `qkv` is ``split``.
 
     References:
         Lee et al., `AdaRank <https://arxiv.org/abs/2503.22178>`_, ICLR 2026.
@@ -175,13 +143,7 @@ def variant(name: str) -> ClipVisionConfig:
         >>> variant("vit-b-32").num_patches
         49
     """
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0)[0]
-        raise KeyError(
-            f"`name` must be one of {sorted(VARIANTS)}, got {name!r}; "
-            f"did you mean {near!r}?"
-        )
-    return VARIANTS[name]
+    return transformer.named(name, VARIANTS)
 
 
 VARIANTS = {

@@ -13,6 +13,7 @@ from adarank_jax import tree
 from adarank_jax.models import clip_vision
 from adarank_jax.models.clip_vision import ClipVision, ClipVisionConfig
 from tests import helpers
+from tests.models import clip_oracle
 
 COUNTS = (
     # variant, parameters, tensors, decomposed matrices
@@ -29,6 +30,18 @@ MASK_LOGITS = (
     ("vit-l-14", 8, 786_432),
     ("vit-l-14", 14, 1_376_256),
     ("vit-l-14", 20, 1_966_080),
+)
+POOLED = (
+    # pooling, recorded under
+    ("class_token", "image_embeds"),
+    ("average", "average_embeds"),
+)
+CHANGES = (
+    # what the recorded models are not, case
+    ({"activation": "gelu"}, "quick_gelu"),
+    ({"activation": "quick_gelu"}, "gelu"),
+    ({"layer_norm_epsilon": 1e-5}, "gelu"),
+    ({"pooling": "average"}, "gelu"),
 )
 NEAREST = (
     # wrong name, nearest
@@ -51,13 +64,26 @@ PATHS = (
     ("proj", False),
 )
 TINY = clip_vision.VARIANTS["vit-tiny-8"]
+WRONG_FIELDS = (
+    # field, value, message
+    ("image_size", 0, "`image_size` must be a whole number above zero, got 0"),
+    ("patch_size", -8, "`patch_size` must be a whole number above zero, got -8"),
+    ("num_layers", True, "`num_layers` must be a whole number above zero, got True"),
+    ("num_heads", 0, "`num_heads` must be a whole number above zero, got 0"),
+    ("mlp_width", 0, "`mlp_width` must be a whole number above zero, got 0"),
+    ("layer_norm_epsilon", 0.0, "`layer_norm_epsilon` must be above zero, got 0.0"),
+    ("layer_norm_epsilon", float("nan"), "must be above zero, got nan"),
+    ("activation", "relu", "must be one of 'quick_gelu', 'gelu', got 'relu'"),
+    ("qkv", "joined", "`qkv` must be one of 'fused', 'split', got 'joined'"),
+    ("pooling", "argmax", "must be one of 'class_token', 'average', got 'argmax'"),
+)
 WRONG_SIZES = ((2, 8, 8, 3), (2, 32, 8, 3), (2, 64, 64, 3))
 
 
 @functools.cache
-def shapes(name):
+def shapes(name, qkv="fused"):
     """Returns the parameter shapes of a variant, without making the arrays."""
-    config = clip_vision.variant(name)
+    config = dataclasses.replace(clip_vision.variant(name), qkv=qkv)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), "f4")
     model = ClipVision(config)
     return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
@@ -71,6 +97,14 @@ def tiny():
     params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * leaf), drawn)
     images = jnp.asarray(helpers.matrix(0, 4, 32, 32, 3))
     return jax.jit(ClipVision(TINY).apply), {"params": params}, images
+
+
+def embed(case, qkv="fused", **changes):
+    """Embeds the recorded images with the recorded parameters."""
+    recording = clip_oracle.recording(case)
+    config = clip_oracle.vision_config(recording.config, qkv=qkv, **changes)
+    variables = {"params": clip_oracle.params(recording.state, "vision", qkv)}
+    return jax.jit(ClipVision(config).apply)(variables, jnp.asarray(recording.images))
 
 
 def formula(c):
@@ -121,6 +155,39 @@ def test_is_decomposed_gives_the_published_number_of_mask_logits(name, tasks, co
     assert tasks * sum(ranks) == count
 
 
+@pytest.mark.parametrize(("name", "count"), (("vit-b-32", 442_368),))
+def test_is_decomposed_names_six_matrices_a_split_block(name, count):
+    ranks = [
+        min(leaf.shape)
+        for path, leaf in tree.flatten(shapes(name, "split")).items()
+        if clip_vision.is_decomposed(path, leaf)
+    ]
+    assert len(ranks) == 6 * clip_vision.variant(name).num_layers
+    assert 8 * sum(ranks) == count
+
+
+@pytest.mark.parametrize("name", ("vit-b-32", "vit-l-14"))
+def test_clip_vision_has_as_many_parameters_split(name):
+    split, fused = shapes(name, "split"), shapes(name)
+    assert tree.num_parameters(split) == tree.num_parameters(fused)
+
+
+@pytest.mark.parametrize("qkv", clip_oracle.LAYOUTS)
+@pytest.mark.parametrize(("pooling", "recorded"), POOLED)
+@pytest.mark.parametrize("case", clip_oracle.CASES)
+def test_clip_vision_agrees_with_torch(case, pooling, recorded, qkv):
+    ours = embed(case, qkv, pooling=pooling)
+    theirs = clip_oracle.recording(case).outputs[recorded]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert helpers.relative_error(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(("change", "case"), CHANGES)
+def test_clip_vision_depends_on_its_config(change, case):
+    theirs = clip_oracle.recording(case).outputs["image_embeds"]
+    assert helpers.relative_error(embed(case, **change), theirs) > 1e-3
+
+
 @pytest.mark.parametrize(("path", "decomposed"), PATHS)
 def test_is_decomposed_holds_for_attention_and_mlp_kernels(path, decomposed):
     leaf = tree.flatten(shapes("vit-tiny-8"))[path]
@@ -151,6 +218,20 @@ def test_clip_vision_config_refuses_patches_that_do_not_tile():
 def test_clip_vision_config_refuses_heads_that_do_not_divide():
     with pytest.raises(ValueError, match="must divide `width`, got 7 and 768"):
         ClipVisionConfig(224, 32, 768, 12, 7, 512)
+
+
+@pytest.mark.parametrize(("field", "value", "message"), WRONG_FIELDS)
+def test_clip_vision_config_refuses_a_wrong_field(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **{field: value})
+
+
+def test_clip_vision_config_lists_all_problems():
+    with pytest.raises(ValueError, match="ClipVisionConfig .* these 4 first") as error:
+        ClipVisionConfig(224, 30, 768, 0, 7, 512, qkv="both")
+    lines = str(error.value).splitlines()[1:]
+    fields = [line.split("`")[1] for line in lines]
+    assert sorted(fields) == ["image_size", "num_heads", "num_layers", "qkv"]
 
 
 @pytest.mark.parametrize(("size", "patch", "count"), ((224, 32, 49), (224, 14, 256)))
