@@ -177,7 +177,7 @@ def load_tokenizer(
 
     Args:
         folder: with `tokenizer.json`, or with `vocab.json` and `merges.txt`.
-        context_length: of the text tower; longer texts are cut and keep their end token.
+        context_length: of the text tower; what is longer is cut, but ends as it should.
         vocabulary_size: of the text tower; larger ids are refused.
 
     Returns:
@@ -195,7 +195,7 @@ def load_tokenizer(
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"The tokeniser in `{folder}` cannot be read: {error}; fetch its files again."
+            f"The tokeniser in `{folder}` cannot be read: {error}; fetch it again."
         ) from error
 
     def tokenize(texts: Sequence[str]) -> np.ndarray:
@@ -215,14 +215,16 @@ def load_tokenizer(
 
 def _check_files(folder):
     """Refuses a folder without the files of a tokeniser, and says which are missing."""
-    missing = [n for n in ("vocab.json", "merges.txt") if not (folder / n).is_file()]
+    pair = ("vocab.json", "merges.txt")
+    missing = [name for name in pair if not (folder / name).is_file()]
     if missing and not (folder / "tokenizer.json").is_file():
-        found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
+        found = "no such folder"
+        if folder.is_dir():
+            found = sorted(entry.name for entry in folder.iterdir())[:10]
         raise FileNotFoundError(
-            f"`{folder}` holds no tokeniser: expected `tokenizer.json`, or `vocab.json` "
-            f"and `merges.txt`, but `tokenizer.json`, {', '.join(map(repr, missing))} "
-            f"are missing; found {found if folder.is_dir() else 'no such folder'}. They "
-            "are in the same repository as the pretrained model."
+            f"`{folder}` has no tokeniser: expected `tokenizer.json`, or `vocab.json` "
+            f"and `merges.txt`; missing {['tokenizer.json', *missing]}, found {found}. "
+            "Fetch them from the repository of the pretrained model."
         )
 
 
@@ -231,8 +233,9 @@ def _check_ids(ids, texts, folder, vocabulary_size, end_token):
     if ids.max() >= vocabulary_size:
         text = texts[int(np.argmax(ids.max(axis=1)))]
         raise ValueError(
-            f"The tokeniser in `{folder}` gives the id {ids.max()} for {text!r}, but the "
-            f"text tower has {vocabulary_size} tokens; take the tokeniser of this model."
+            f"The tokeniser in `{folder}` gives the id {ids.max()} for {text!r}, but "
+            f"the text tower has {vocabulary_size} tokens; take the tokeniser that "
+            "belongs to it."
         )
     if not (ids == end_token).any(axis=1).all():
         raise ValueError(

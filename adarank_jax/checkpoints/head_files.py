@@ -108,33 +108,19 @@ def _inside(path):
             names = (file.metadata() or {}).get("class_names")
     except safetensors.SafetensorError:
         return None  # a torch file; what is damaged was refused by `read_state`
-    return None if names is None else _names(path, names, lambda value: value)
+    return None if names is None else _names(path, lambda: json.loads(names))
 
 
 def _beside(path):
     """Returns the class names in `<stem>.json`, if any."""
     sidecar = path.with_suffix(".json")
-    if not sidecar.is_file():
-        return None
-    return _names(sidecar, sidecar.read_bytes(), _from_sidecar)
+    return _names(sidecar, lambda: _from_sidecar(path)) if sidecar.is_file() else None
 
 
-def _from_sidecar(value):
-    """Picks the class names out of the content of a JSON file."""
-    if not isinstance(value, dict):
-        raise ValueError("expected an object with `class_names`")
-    if value.get("normalise", True) is not True:
-        raise ValueError(
-            "`normalise` must be true, because embeddings are always scaled to unit "
-            "length before the head"
-        )
-    return value.get("class_names")
-
-
-def _names(path, text, pick):
-    """Parses a JSON list of strings; None stands for no names."""
+def _names(path, parse):
+    """Returns parsed class names as a tuple; None stands for no names."""
     try:
-        names = pick(json.loads(text))
+        names = parse()
         if names is None:
             return None
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
@@ -144,6 +130,24 @@ def _names(path, text, pick):
             f"`{path}` does not describe a head: {error}; mend the file or delete it."
         ) from error
     return tuple(names)
+
+
+def _from_sidecar(path):
+    """Picks the class names out of the JSON file, after checking what else it says."""
+    described = json.loads(path.with_suffix(".json").read_bytes())
+    if not isinstance(described, dict):
+        raise ValueError("expected an object with `class_names`")
+    if described.get("normalise", True) is not True:
+        raise ValueError(
+            "`normalise` must be true, because embeddings are always scaled to unit "
+            "length before the head"
+        )
+    if described.get("sha256", found := files.digest(path)) != found:
+        raise ValueError(
+            f"`sha256` is {described['sha256']}, but that of `{path.name}` is {found}, "
+            "so one of the two was changed or is of another head"
+        )
+    return described.get("class_names")
 
 
 def write_head(
@@ -173,7 +177,7 @@ def write_head(
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`{path}` must end in .safetensors, as heads are written so.")
-    described = {"normalise": True}
+    described: dict[str, Any] = {"normalise": True, "sha256": ""}
     if class_names is not None:
         described["class_names"] = list(class_names)
     if shared := sorted(set(described) & set(extra or {})):
@@ -184,11 +188,12 @@ def write_head(
     check_head(arrays["weight"], arrays.get("bias"), class_names, source=f"`{path}`")
     names = {"class_names": json.dumps(list(class_names))} if class_names else None
     content = save(arrays, metadata=names)
+    digest = described["sha256"] = hashlib.sha256(content).hexdigest()
     record = {**described, **(extra or {})}
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     files.write_whole(path.with_suffix(".json"), text.encode() + b"\n")
     files.write_whole(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return digest
 
 
 def check_head(
@@ -255,7 +260,7 @@ def _check_names(class_names, rows, source):
     if len(class_names) != rows:
         raise ValueError(
             f"{source} has {rows} rows and {len(class_names)} class names, expected "
-            f"one name a row (labels 0 to {rows - 1}); take names and head of one source."
+            f"one a row, for labels 0 to {rows - 1}; take both from one place."
         )
     twice = [name for name, n in collections.Counter(class_names).items() if n > 1]
     if twice:
