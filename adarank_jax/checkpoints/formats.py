@@ -146,13 +146,15 @@ _FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
         "a Git-LFS pointer, not the file itself: run `git lfs pull`.",
     ),
     (
-        lambda head: re.match(rb"\s*<(!doctype|html|head|\?xml|error)", head, re.I)
-        is not None,
+        lambda head: (
+            re.match(rb"\s*<(!doctype|html|head|\?xml|error)", head, re.I) is not None
+        ),
         "a web page, not a checkpoint: log in or accept the terms, and download again.",
     ),
     (
-        lambda head: re.match(rb'\s*(\{\s*["}]|\[)', head) is not None
-        and b"\0" not in head,
+        lambda head: (
+            re.match(rb'\s*(\{\s*["}]|\[)', head) is not None and b"\0" not in head
+        ),
         "a JSON text, often the error message of a server: download again.",
     ),
     (
@@ -186,10 +188,10 @@ _FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
         "an ONNX graph: export the weights as safetensors from where it was made.",
     ),
     (
-        lambda head: re.match(
-            rb"([\x81-\x8f]|\xde..|\xdf....)([\xa1-\xbf]|\xd9)", head, re.S
-        )
-        is not None,
+        lambda head: (
+            re.match(rb"([\x81-\x8f]|\xde..|\xdf....)([\xa1-\xbf]|\xd9)", head, re.S)
+            is not None
+        ),
         "a msgpack file (Flax): save it as safetensors first.",
     ),
 )
