@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["adarank_jax*", "experiments*"]),
     package_data={
-        "adarank_jax": ["py.typed"],
+        "adarank_jax": ["py.typed", "data/prompts/*.json"],
         "experiments": ["assets/*/*.json", "assets/*/*.safetensors"],
     },
     install_requires=[line for line in LINES if line and not line.startswith("#")],
