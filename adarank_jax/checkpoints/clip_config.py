@@ -554,7 +554,7 @@ _OPEN_CLIP_TEXT = {
     "layers": 12,
     "mlp_ratio": 4.0,
     "pool_type": "argmax",
-    "eos_id": 49407,
+    "eos_id": 2,
     "norm_kwargs": None,
 }
 _HARMLESS = {"patch_dropout", "init_logit_scale", "output_dict", "custom_text"}
