@@ -129,7 +129,9 @@ def from_open_clip(
             "pooling": _choice(
                 where, "text_cfg.pool_type", text["pool_type"], _TEXT_POOLS
             ),
-            "end_token": text["eos_id"],
+            "end_token": text["eos_id"]
+            if text["pool_type"] == "eos"
+            else text["vocab_size"] - 1,
         },
     }
 
