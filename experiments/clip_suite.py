@@ -1,2 +1,5 @@
 """stub for import while integrating"""
-def check(config): raise NotImplementedError
+
+
+def check(config):
+    raise NotImplementedError

@@ -131,7 +131,9 @@ def main(config: Config) -> None:
         for stem in stems
     }
     content = {
-        "command": shlex.join(["python", "-m", "experiments.make_embedded", *sys.argv[1:]]),
+        "command": shlex.join(
+            ["python", "-m", "experiments.make_embedded", *sys.argv[1:]]
+        ),
         "config": _decisive(config),
         "made_with": manifest.describe(),
         "tasks": list(config.tasks),

@@ -16,6 +16,8 @@ from experiments import lookup
 EMBEDDED = "embedded"
 """The base whose weights and images come with the package."""
 
+_DEFAULT_ORIGINS = {"adarank": "cart", "adamerging": "task_arithmetic"}
+
 BOUNDS = ("pretrained", "individual")
 """What a merge lies between; rows of a table, not merges."""
 
@@ -119,7 +121,7 @@ class Method(_Strict):
     Attributes:
         name: a static merge, ``adamerging`` or ``adarank``; in `compare` also
             ``pretrained`` and ``individual``.
-        origin: where adaptation starts.
+        origin: where adaptation starts; CART for AdaRank by default.
         coefficient: merging coefficient at the start; None for the published one.
         rank_ratio: share of leading directions kept at the start; None for the
             published one.
@@ -146,8 +148,13 @@ class Method(_Strict):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        """Takes a bare string as the name of a method."""
-        return {"name": value} if isinstance(value, str) else value
+        """Takes a bare string as the name of a method; fills in its own defaults."""
+        value = {"name": value} if isinstance(value, str) else value
+        name = value.get("name", "adarank") if isinstance(value, dict) else None
+        if name not in _DEFAULT_ORIGINS:
+            return value
+        given = {key: entry for key, entry in value.items() if entry is not None}
+        return {"origin": _DEFAULT_ORIGINS[name], "objective": "entropy"} | given
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> "Method":
@@ -171,13 +178,7 @@ class Method(_Strict):
     @property
     def is_adapted(self) -> bool:
         """Whether the method trains on unlabelled images."""
-        return self.name in ("adarank", "adamerging")
-
-    @property
-    def start(self) -> str:
-        """Where adaptation starts; the method's own default if nothing is said."""
-        default = "cart" if self.name == "adarank" else "task_arithmetic"
-        return self.origin or default
+        return self.name in _DEFAULT_ORIGINS
 
 
 class Export(_Strict):

@@ -112,7 +112,7 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
         details += [
             f"from {start.origin}",
             f"coefficient {start.coefficient:g}, rank ratio {start.rank_ratio:g}",
-            method.objective or "entropy",
+            method.objective,
             f"{config.adaptation.num_steps:,} steps of "
             f"{config.adaptation.batch_size} images a task",
         ]
@@ -179,7 +179,10 @@ def _needs(config, inputs, run_dir, warnings):
     if device:
         memory += f"; each of {len(devices)} devices about {_bytes(device)}"
     return [
-        ("model", f"{sizes.parameters:,} parameters, {sizes.matrices} matrices with SVD"),
+        (
+            "model",
+            f"{sizes.parameters:,} parameters, {sizes.matrices} matrices with SVD",
+        ),
         ("masks", f"{sizes.logits:,} logits; factors {_bytes(sizes.factors)}"),
         ("memory", memory),
         ("disk", f"about {_bytes(disk)} of {_bytes(free_disk)} free in {run_dir}"),

@@ -124,7 +124,7 @@ class Comparison:
 
 def slug(method: Method) -> str:
     """Names an adaptation in the run folder, for example ``adarank-cart-entropy``."""
-    parts = [method.name, method.start, method.objective or "entropy"]
+    parts = [method.name, method.origin, method.objective]
     if method.coefficient is not None:
         parts.append(f"coefficient{method.coefficient:g}")
     if method.rank_ratio is not None:

@@ -205,7 +205,7 @@ def _add_adapted(comparison, suite, folder, config, method):
 
 def _adapt(comparison, suite, folder, config, method, origin, factors):
     """Trains the variables of one method; keeps them and returns merged weights."""
-    objective, settings = method.objective or "entropy", config.adaptation
+    objective, settings = method.objective, config.adaptation
     columns = [suite.images]
     if objective == "expert_labels":
         columns.append(comparison.expert_labels)

@@ -52,7 +52,7 @@ def get(method: Method) -> Start:
     Args:
         method: one that is adapted.
     """
-    chosen = STARTS[method.start]
+    chosen = STARTS[method.origin]
     if method.name == "adamerging" and chosen.is_centred:
         chosen = chosen._replace(coefficient=2.0, rank_ratio=0.12)  # CART's own
     given = method.model_dump(include={"coefficient", "rank_ratio"}, exclude_none=True)

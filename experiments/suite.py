@@ -66,6 +66,7 @@ class Inputs(NamedTuple):
     is_decomposed: Predicate
     build: Callable[[RunFolder], Suite]
 
+
 def refuse(problems: Sequence[str]) -> None:
     """Raises one error with every problem, if there are any.
 

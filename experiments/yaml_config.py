@@ -165,7 +165,9 @@ def _override(values, places, override):
 def _line(error, places, name):
     """Says where a mistake is and what it is."""
     path = tuple(part for part in error["loc"] if part != "[key]")
-    known = [places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in places]
+    known = [
+        places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in places
+    ]
     where = known[0] if known else name
     shown = ".".join(map(str, path))
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adarank_jax.checkpoints import files
-from experiments import make_embedded, suite, training
+from experiments import embedded_suite, make_embedded, training
 
 SMALL = {
     "tasks": ("patterns", "letters"),
@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 
 
 def test_make_embedded_makes_a_suite_that_loads(made):
-    loaded = suite.load_embedded((), made)
+    loaded = embedded_suite.load((), made)
     assert loaded.tasks == list(SMALL["tasks"])
     assert [head.directions.shape[1] for head in loaded.heads] == [10, 26]
 
@@ -54,7 +54,9 @@ def test_make_embedded_does_not_make_again_what_is_there(made, monkeypatch):
 
 def test_make_embedded_names_the_nearest_task(tmp_path):
     with pytest.raises(KeyError, match="did you mean 'shapes'"):
-        make_embedded.main(make_embedded.Config(run_dir=tmp_path / "out", tasks=("shaeps",)))
+        make_embedded.main(
+            make_embedded.Config(run_dir=tmp_path / "out", tasks=("shaeps",))
+        )
     assert not (tmp_path / "out").exists()
 
 

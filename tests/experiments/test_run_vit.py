@@ -4,27 +4,29 @@ import sys
 
 import numpy as np
 import pytest
-import tyro
 
 from adarank_jax import mergers, tree
-from adarank_jax.adaptation.loop import AdaptationConfig
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge, task_vectors
-from experiments import presets, run_vit, suite
+from experiments import embedded_suite, run_vit, starts
+from experiments.merge_config import Method
 
 TASKS = ("mnist", "shapes")
-SHORT = AdaptationConfig(num_steps=3, batch_size=8, checkpoint_every=2)
+NUM_STEPS = 3
+SHORT = (
+    f"tasks=[{','.join(TASKS)}]",
+    f"adaptation={{num_steps: {NUM_STEPS}, batch_size: 8, checkpoint_every: 2}}",
+)
 
 
-def config(folder, **options):
-    options = {"tasks": TASKS, "adaptation": SHORT} | options
-    return run_vit.Config(run_dir=folder, **options)
+def options(folder, *overrides, **flags):
+    return run_vit.Options(what=(*SHORT, *overrides), run_dir=folder, **flags)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    run_vit.main(config(folder))
+    run_vit.main(options(folder))
     return folder
 
 
@@ -34,7 +36,7 @@ def test_run_writes_every_row_with_every_field(finished):
     assert results["tasks"] == list(TASKS)
     fields = {
         *("method", "origin", "objective", "per_task", "mean", "standard_error"),
-        *("normalized", "agreement", "seconds", "uses"),
+        *("normalized", "agreement", "seconds", "uses", "coefficient", "rank_ratio"),
     }
     for row in results["rows"]:
         assert set(row) == fields
@@ -52,9 +54,9 @@ def test_run_writes_every_row_with_every_field(finished):
         ("tsv_m", None, None),
         ("iso_c", None, None),
         ("adamerging", "task_arithmetic", "entropy"),
-        ("adarank at step 0", run_vit.Config().preset, None),
-        ("adarank", run_vit.Config().preset, "entropy"),
-        ("adarank", run_vit.Config().preset, "expert_labels"),
+        ("adarank at step 0", "tsv_m", None),
+        ("adarank", "tsv_m", "expert_labels"),
+        ("adarank", "tsv_m", "entropy"),
     ]
 
 
@@ -67,121 +69,146 @@ def test_run_writes_figures_with_their_numbers(finished):
 
 def test_run_writes_a_merged_model_of_the_pretrained_shape(finished):
     merged = files.read(finished / "merged.safetensors")
-    pretrained = suite.load_embedded(TASKS[:1]).pretrained
+    pretrained = embedded_suite.load(TASKS[:1]).pretrained
     tree.check_same(merged, pretrained, ("merged", "pretrained"))
 
 
 def test_run_leaves_metrics_of_every_adaptation(finished):
     lines = (finished / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert len(rows) == 3 * SHORT.num_steps
+    assert len(rows) == 3 * NUM_STEPS
     assert len({row["run"] for row in rows}) == 3
 
 
 def test_same_command_shows_the_table_without_adapting_again(finished, capsys):
     before = (finished / "results.json").read_bytes()
-    run_vit.main(config(finished))
+    run_vit.main(options(finished))
     assert (finished / "results.json").read_bytes() == before
     assert "adarank" in capsys.readouterr().out
 
 
 def test_other_options_in_the_same_folder_are_refused(finished):
-    with pytest.raises(ValueError, match="seed: 0 there, 1 now"):
-        run_vit.main(config(finished, seed=1))
+    with pytest.raises(ValueError, match="'seed': 0.* there, .*'seed': 1.* now"):
+        run_vit.main(options(finished, "seed=1"))
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("overrides", "flags", "message"),
     [
-        ({"preset": "crat"}, KeyError, "did you mean 'cart'"),
-        ({"tasks": ("mnist", "shaeps")}, KeyError, "did you mean 'shapes'"),
-        ({"tasks": ("mnist", "mnist")}, ValueError, r"\['mnist'\] twice"),
+        ((), {"preset": "vit-b32-8-cart-adarnk"}, "'vit-b32-8-cart-adarank'"),
+        (("tasks=[mnist,shaeps]",), {}, "did you mean 'shapes'"),
+        (("tasks=[mnist,mnist]",), {}, "each task once"),
+        (("method.orgin=cart",), {}, "did you mean `origin`"),
+        (("qkv=split",), {}, "`qkv` must be fused"),
+        (("adaptation.batch_size=12",), {}, "multiple of|divide"),
     ],
 )
-def test_unknown_names_are_refused_before_a_folder_is_made(
-    tmp_path, options, error, message
+def test_bad_options_are_refused_before_a_folder_is_made(
+    tmp_path, overrides, flags, message
 ):
-    with pytest.raises(error, match=message):
-        run_vit.main(config(tmp_path / "run", **options))
+    with pytest.raises((KeyError, ValueError), match=message):
+        run_vit.main(options(tmp_path / "run", *overrides, **flags))
     assert not (tmp_path / "run").exists()
 
 
 def test_unwritable_run_folder_is_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(run_vit.suites, "load_embedded", None)
+    monkeypatch.setattr(run_vit.embedded_suite, "check", None)
     with pytest.raises(OSError, match="--run-dir"):
-        run_vit.main(config(tmp_path / "file" / "run"))
+        run_vit.main(options(tmp_path / "file" / "run"))
 
 
-def test_misspelt_option_is_answered_with_the_nearest(capsys):
-    with pytest.raises(SystemExit):
-        tyro.cli(run_vit.Config, args=["--adaptation.num-stpes", "3"])
-    assert "--adaptation.num-steps" in capsys.readouterr().err
+def test_plan_counts_and_changes_nothing(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_vit.main(options(tmp_path / "run", plan=True))
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "no problems" in shown
+    assert "943,104 parameters, 8 matrices" in shown
+    assert "mnist 1,500" in shown
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("module", ["run_vit", "finetune"])
+def test_plan_lists_every_problem_at_once(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        wrong = ("qkv=split", "adaptation.batch_size=12")
+        run_vit.main(options(tmp_path / "run", *wrong, plan=True))
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 3
+    assert "2 problems" in shown
+    assert shown.count("\nproblem ") == 2
+
+
+@pytest.mark.parametrize("module", ["run_vit", "make_embedded"])
 def test_help_explains_every_option(module):
     command = [sys.executable, "-m", f"experiments.{module}", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for word in ("seed", "tasks", "default"):
+    for word in ("--run-dir", "--restart", "default"):
         assert word in shown
     assert len(shown.splitlines()) <= 90
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
-def test_preset_starts_at_its_static_merge(name, tmp_path):
+@pytest.mark.parametrize("name", starts.STARTS)
+def test_start_is_its_static_merge(name, tmp_path):
     rng = np.random.default_rng(0)
     model = lambda: {"w": rng.normal(size=(12, 8)).astype(np.float32)}
     pretrained, finetuned = model(), [model(), model()]
-    preset = presets.get(name)
+    start = starts.get(Method(name="adarank", origin=name))
     decomposed = lambda path, leaf: True
-    origin, factors = presets.start(preset, pretrained, finetuned, decomposed, tmp_path)
-    options = {"coefficient": preset.coefficient}
+    models = (pretrained, finetuned, decomposed)
+    origin, factors = starts.build(start, *models, tmp_path)
+    options = {"coefficient": start.coefficient}
     if name == "cart":
-        options["rank_ratio"] = preset.rank_ratio
-    static = mergers.MERGERS[name](pretrained, finetuned, decomposed, **options)
-    started = merge.static_params(
-        origin, factors, preset.coefficient, preset.rank_ratio
-    )
+        options["rank_ratio"] = start.rank_ratio
+    static = mergers.MERGERS[name](*models, **options)
+    started = merge.static_params(origin, factors, start.coefficient, start.rank_ratio)
     np.testing.assert_allclose(started["w"], static["w"], atol=1e-4)
+    adamerging = starts.get(
+        Method(name="adamerging", origin=name, coefficient=start.coefficient)
+    )._replace(rank_ratio=start.rank_ratio)
+    origin, vectors = starts.build_dense(adamerging, *models, tmp_path)
+    whole = origin["w"] + start.coefficient * vectors["w"].sum(axis=0)
+    np.testing.assert_allclose(whole, static["w"], atol=1e-4)
 
 
 def test_assets_experts_moved_by_a_few_per_cent():
-    manifest = suite.read_manifest(suite.ASSETS)
+    manifest = embedded_suite.read_manifest()
     assert len(manifest["tasks"]) >= 8
     for name, report in manifest["report"].items():
         assert 0.01 <= report["relative_weight_change"] <= 0.05, name
 
 
 def test_assets_are_small_and_whole():
-    loaded = suite.load_embedded(())
-    assert sum(f.stat().st_size for f in suite.ASSETS.iterdir()) <= 25_000_000
+    loaded = embedded_suite.load(())
+    assert sum(f.stat().st_size for f in embedded_suite.ASSETS.iterdir()) <= 25_000_000
     vectors = task_vectors.task_vectors(loaded.pretrained, loaded.finetuned)
     assert all(np.any(leaf) for leaf in tree.flatten(vectors).values())
 
 
 def test_damaged_asset_is_refused(tmp_path):
-    for file in suite.ASSETS.iterdir():
+    for file in embedded_suite.ASSETS.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     content = bytearray((tmp_path / "shapes.safetensors").read_bytes())
     content[-3] ^= 4
     (tmp_path / "shapes.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"shapes\.safetensors.*SHA-256"):
-        suite.load_embedded(("shapes",), tmp_path)
+        embedded_suite.load(("shapes",), tmp_path)
 
 
 def test_missing_assets_name_the_command_that_makes_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="experiments.finetune"):
-        suite.load_embedded((), tmp_path)
+    with pytest.raises(FileNotFoundError, match="experiments.make_embedded"):
+        embedded_suite.load((), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--preset", "crat"), "did you mean 'cart'"),
-        (("--tasks", "shaeps"), "did you mean 'shapes'"),
+        (("--preset", "embeded"), "did you mean 'embedded'"),
+        (("tasks=[shaeps]",), "did you mean 'shapes'"),
+        (("my_merge.yaml",), "There is no file `my_merge.yaml`"),
+        (("--run-dri", "x"), "--run-dir"),
         (("--run-dir", "/dev/null/run"), "--run-dir"),
-        (("--adaptation.num-steps", "-3"), "num_steps"),
+        (("adaptation.num_steps=-3",), "num_steps"),
     ],
 )
 def test_user_errors_are_a_message_and_not_a_traceback(arguments, message):
