@@ -193,7 +193,7 @@ def load_tokenizer(
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the library raises nothing more precise
         raise ValueError(
             f"The tokeniser in `{folder}` cannot be read: {error}; fetch it again."
         ) from error

@@ -65,9 +65,10 @@ def read_head(path: str | os.PathLike, features: int | None = None) -> HeadFile:
 def _prefix(path, tensors):
     """Returns what stands before `weight` and `bias`, if these are all there is."""
     matches = [re.fullmatch(r"(.*\.)?(weight|bias)", name) for name in tensors]
-    prefixes = {match[1] or "" for match in matches if match}
-    if all(matches) and len(prefixes) == 1 and prefixes.pop() + "weight" in tensors:
-        return matches[0][1] or ""
+    prefixes = {match[1] or "" if match else None for match in matches}
+    prefix = prefixes.pop() if len(prefixes) == 1 else None
+    if prefix is not None and prefix + "weight" in tensors:
+        return prefix
     found = sorted(tensors)
     rest = f" and {len(found) - 6} more" if len(found) > 6 else ""
     raise ValueError(
@@ -80,13 +81,13 @@ def _float32(path, name, tensors):
     """Returns a tensor as float32, None if there is none of that name."""
     if name not in tensors:
         return None
-    array = tensors[name]
-    if np.issubdtype(array.dtype, np.integer) or array.dtype.kind in "bcOSUMm":
+    try:
+        return np.array(containers.to_float32(tensors[name]))
+    except TypeError as error:
         raise ValueError(
-            f"`{path}` holds {name!r} as {array.dtype}, expected floating point; save "
-            "the head before it is quantised or converted."
-        )
-    return np.array(array, np.float32)
+            f"`{path}` holds {name!r} as {tensors[name].dtype}, expected floating "
+            "point; save the head before it is converted."
+        ) from error
 
 
 def _class_names(path):

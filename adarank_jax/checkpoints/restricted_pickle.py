@@ -11,6 +11,8 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from adarank_jax.checkpoints import pickle_names
+
 MOST_BYTES = 64_000_000
 """Length of a pickle that is read."""
 
@@ -55,7 +57,7 @@ class Graph(NamedTuple):
 
 
 def parse(content: bytes, source: str) -> Graph:
-    """Parses a pickle without running any of it.
+    r"""Parses a pickle without running any of it.
 
     Args:
         content: the pickle.
@@ -68,10 +70,10 @@ def parse(content: bytes, source: str) -> Graph:
         ValueError: it is damaged, too large, or names something that runs code.
 
     Examples:
-        >>> node = parse(b"cnumpy\\nzeros\\n(I3\\ntR.", "this").root
+        >>> node = parse(b"cnumpy\nzeros\n(I3\ntR.", "this").root
         >>> node.path, node.args
         ('numpy.zeros', (3,))
-        >>> parse(b"cos\\nsystem\\n(S'ls'\\ntR.", "this")
+        >>> parse(b"cos\nsystem\n(S'ls'\ntR.", "this")
         Traceback (most recent call last):
         ValueError: this contains code: os.system; nothing was run. Do not use it.
     """
@@ -82,7 +84,9 @@ def parse(content: bytes, source: str) -> Graph:
         )
     machine, position = _Machine(source), -1
     try:
-        for count, (opcode, arg, position) in enumerate(pickletools.genops(content)):
+        opcodes = enumerate(pickletools.genops(content))
+        for count, (opcode, arg, at) in opcodes:
+            position = at or 0
             if count == MOST_OPCODES:
                 raise _Refused(f"has more than {MOST_OPCODES:,} opcodes; too many.")
             if opcode.name not in _OPCODES:
@@ -139,7 +143,7 @@ class _Machine:
         path = f"{module}.{name}"
         if not all(part.isidentifier() for part in path.split(".")):
             raise _Refused(f"names a class {path[:80]!r}, which is no name; damaged.")
-        if _runs_code(module, name):
+        if pickle_names.runs_code(module, name):
             raise _Refused(f"contains code: {path}; nothing was run. Do not use it.")
         return self.names.setdefault(path, Global(path))
 
@@ -147,7 +151,12 @@ class _Machine:
         """Notes a call."""
         if not (isinstance(function, Global) and isinstance(args, tuple)):
             raise _Refused("calls something that is no class; damaged.")
-        if function.path in _GETATTR and not _is_plain_attribute(args):
+        is_plain = (
+            len(args) == 2
+            and isinstance(args[0], Global)
+            and pickle_names.is_member(args[1])
+        )
+        if function.path in pickle_names.GETATTR and not is_plain:
             raise _Refused(
                 f"contains code: {function.path}; nothing was run. Do not use it."
             )
@@ -247,53 +256,6 @@ def _dict(machine, _):
     machine.set_items(pairs)
 
 
-def _runs_code(module, name):
-    """Tells whether a name is known to run code, or to reach what does."""
-    parts = f"{module}.{name}".split(".")
-    if parts[0] in ("builtins", "__builtin__"):
-        return name not in _BUILTINS
-    reaches = "." in name and any(part.startswith("__") for part in name.split("."))
-    return (
-        reaches
-        or parts[0] in _MODULES
-        or any(part in _MODULES for part in parts[1:-1] if "." in name)
-        or any(".".join(parts[:end]) in _FUNCTIONS for end in range(2, len(parts) + 1))
-    )
-
-
-def _is_plain_attribute(args):
-    """Tells whether `getattr` asks for a member of an enumeration, as in Python 3.11."""
-    return (
-        len(args) == 2
-        and isinstance(args[0], Global)
-        and isinstance(args[1], str)
-        and args[1].isidentifier()
-        and not args[1].startswith("_")
-    )
-
-
-_GETATTR = ("builtins.getattr", "__builtin__.getattr")
-_BUILTINS = frozenset(
-    "bool bytearray bytes complex dict float frozenset getattr int list object range "
-    "set slice str tuple".split()
-)
-_MODULES = frozenset(
-    "_frozen_importlib _io _osx_support _pickle _posixsubprocess _socket _thread "
-    "aiohttp asyncio atexit bdb cProfile cffi cloudpickle code codeop ctypes dill "
-    "distutils doctest ensurepip ftplib gc http httpx idlelib imaplib imp importlib io "
-    "joblib linecache marshal mmap multiprocessing nt ntpath os pdb pickle pip pkgutil "
-    "popen2 posix posixpath profile pty py_compile pydoc requests runpy sched shelve "
-    "shutil signal site smtplib socket socketserver sqlite3 ssl subprocess sys "
-    "telnetlib tempfile threading timeit trace urllib urllib2 urllib3 venv webbrowser "
-    "xmlrpc zipimport".split()
-)
-_FUNCTIONS = frozenset(
-    "logging.config numpy.f2py numpy.load numpy.testing operator.attrgetter "
-    "operator.methodcaller torch.hub torch.jit.load torch.jit.unsupported_tensor_ops "
-    "torch.load torch.package torch.serialization.load torch.storage._load_from_bytes "
-    "torch.utils.cpp_extension types.CodeType types.FunctionType "
-    "types.LambdaType".split()
-)
 _VALUES = (
     "BINFLOAT FLOAT BINBYTES BINBYTES8 SHORT_BINBYTES BYTEARRAY8 BINSTRING STRING "
     "SHORT_BINSTRING BINUNICODE BINUNICODE8 SHORT_BINUNICODE UNICODE"

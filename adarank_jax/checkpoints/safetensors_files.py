@@ -118,6 +118,8 @@ def _check_entry(name: str, entry: Any, path) -> tuple[int, int]:
         raise ValueError(f"{where} must have a shape of integers >= 0, at most 32.")
     if not (_are_counts(span) and len(span) == 2 and span[0] <= span[1]):
         raise ValueError(f"{where} must have offsets 0 <= begin <= end.")
+    if math.prod(size or 1 for size in shape) >= 1 << 48:
+        raise ValueError(f"{where} has the shape {tuple(shape)}; it is damaged.")
     needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
     if span[1] - span[0] != needed:
         raise ValueError(
@@ -129,7 +131,7 @@ def _check_entry(name: str, entry: Any, path) -> tuple[int, int]:
 
 
 def _are_counts(values):
-    """Tells whether this is a list of integers that fit 64 bits and are not negative."""
+    """Tells whether this is a list of integers from 0 to 2**63 - 1."""
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value < 1 << 63 for value in values
     )
