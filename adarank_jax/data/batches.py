@@ -4,7 +4,11 @@ A grain `MapDataset` is indexed by step, so a resumed run needs no iterator stat
 position of the data is the step itself.
 """
 
-from collections.abc import Sequence
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -13,14 +17,16 @@ import numpy as np
 class TaskBatches:
     """Batches of every task, `(tasks, batch, ...)`, indexed by step.
 
+    A task with fewer examples than a batch is repeated, each time in another order.
+
     Args:
-        examples: for each task one array or several, `(examples, ...)`, drawn from
-            together; the tasks may differ in length.
+        examples: for each task one column or several, drawn from together: arrays
+            `(examples, ...)` or `Transformed` sources; the tasks may differ in length.
         batch_size: examples a task and step.
         seed: the order is a pure function of the seed, the task's place and the step.
 
     Raises:
-        ValueError: there is no task, a task has no example, or its arrays differ in
+        ValueError: there is no task, a task has no example, or its columns differ in
             length.
 
     Examples:
@@ -28,11 +34,14 @@ class TaskBatches:
         >>> batches = TaskBatches([(np.arange(5),), (np.arange(7),)], 2, seed=0)
         >>> batches[0][0].shape
         (2, 2)
+        >>> ahead = batches.stream(3)
+        >>> bool((next(ahead)[0] == batches[3][0]).all())
+        True
     """
 
     def __init__(
         self,
-        examples: Sequence[tuple[np.ndarray, ...]],
+        examples: Sequence[tuple[Any, ...]],
         batch_size: int,
         seed: int,
     ):
@@ -41,8 +50,8 @@ class TaskBatches:
             raise ValueError("`examples` must hold at least one task, got none.")
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        for i, arrays in enumerate(examples):
-            lengths = {len(array) for array in arrays}
+        for i, columns in enumerate(examples):
+            lengths = {len(column) for column in columns}
             if len(lengths) != 1 or 0 in lengths:
                 raise ValueError(
                     f"`examples[{i}]` must hold arrays of one length above zero, got "
@@ -51,23 +60,162 @@ class TaskBatches:
         self._examples = examples
         self._batch_size = batch_size
         self._orders = [
-            grain.MapDataset.range(len(arrays[0]))
+            grain.MapDataset.range(len(columns[0]))
             .seed(_task_seed(seed, i))
             .shuffle()
             .repeat()
-            for i, arrays in enumerate(examples)
+            for i, columns in enumerate(examples)
         ]
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
-        """Returns one stacked array for each array of a task."""
+        """Returns one stacked array for each column of a task."""
         places = range(step * self._batch_size, (step + 1) * self._batch_size)
         rows = [[order[place] for place in places] for order in self._orders]
         return tuple(
-            np.stack([array[row] for array, row in zip(column, rows, strict=True)])
-            for column in zip(*self._examples, strict=True)
+            np.stack([column[row] for column, row in zip(columns, rows, strict=True)])
+            for columns in zip(*self._examples, strict=True)
         )
+
+    def stream(
+        self, first_step: int = 0, num_threads: int = 2, prefetch: int = 4
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yields the batches from a step on, prepared ahead of time.
+
+        Args:
+            first_step: of the first batch; where a resumed run goes on.
+            num_threads: batches in preparation at the same time.
+            prefetch: batches that are held in memory at most.
+
+        Returns:
+            An endless iterator; its k-th item is `self[first_step + k]`.
+
+        Raises:
+            ValueError: a number is too small.
+        """
+        if first_step < 0:
+            raise ValueError(f"`first_step` must be at least 0, got {first_step}.")
+        steps = grain.MapDataset.range(first_step, _FOREVER)
+        return _ahead(steps.map(self.__getitem__), num_threads, prefetch)
+
+
+class Transformed:
+    """A source whose images are decoded and transformed when they are asked for.
+
+    It takes the place of an array `(examples, height, width, 3)` of all images: an
+    index gives one image, a slice or several indices a batch, decoded in parallel.
+
+    Args:
+        source: `[index] -> (image, label)`, with a length.
+        transform: turns an image into an array of the same shape for all images.
+        num_threads: images of a batch decoded at once; one a core by default.
+
+    Examples:
+        >>> import numpy as np
+        >>> images = Transformed([(np.zeros((2, 2, 3), np.uint8), 0)], np.float32)
+        >>> images[0:1].shape
+        (1, 2, 2, 3)
+    """
+
+    ndim = 4
+
+    def __init__(
+        self,
+        source: Any,
+        transform: Callable[[Any], np.ndarray],
+        num_threads: int | None = None,
+    ):
+        """Keeps the parts; nothing is read."""
+        self._source, self._transform = source, transform
+        self._num_threads = num_threads or min(16, os.cpu_count() or 1)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Returns one image for a number, a batch for a slice or several numbers.
+
+        Raises:
+            IndexError: there is no such image.
+            ValueError: the images of a batch differ in shape.
+        """
+        if isinstance(index, int | np.integer):
+            return self._one(int(index))
+        if isinstance(index, slice):
+            index = range(*index.indices(len(self)))
+        return _stack([*self._pool.map(self._one, map(int, index))])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Refuses to fill the memory by accident."""
+        raise TypeError(
+            f"{len(self)} images would be decoded into one array; slice it, or go "
+            "through `in_order`."
+        )
+
+    def _one(self, index):
+        """Decodes one image."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no image {index} among {len(self)}.")
+        return self._transform(self._source[index % len(self)][0])
+
+    @functools.cached_property
+    def _pool(self):
+        """Starts the threads when the first batch is asked for."""
+        return concurrent.futures.ThreadPoolExecutor(self._num_threads, "decode")
+
+
+def in_order(
+    examples: Any, batch_size: int, num_threads: int = 2, prefetch: int = 4
+) -> Iterator[np.ndarray]:
+    """Yields all examples once, in order, in batches that are prepared ahead of time.
+
+    Args:
+        examples: an array or a `Transformed` source.
+        batch_size: examples a batch; the last batch may have fewer.
+        num_threads: batches in preparation at the same time.
+        prefetch: batches that are held in memory at most.
+
+    Returns:
+        An iterator over `(at most batch_size, ...)`.
+
+    Raises:
+        ValueError: a number is too small.
+
+    Examples:
+        >>> import numpy as np
+        >>> [batch.tolist() for batch in in_order(np.arange(5), 2)]
+        [[0, 1], [2, 3], [4]]
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    starts = grain.MapDataset.range(0, len(examples), batch_size)
+    batches = starts.map(lambda start: examples[start : start + batch_size])
+    return _ahead(batches, num_threads, prefetch)
+
+
+def _ahead(batches, num_threads, prefetch):
+    """Iterates over a data set in threads, a few items ahead."""
+    for name, value in {"num_threads": num_threads, "prefetch": prefetch}.items():
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    return iter(batches.to_iter_dataset(options))
+
+
+def _stack(arrays):
+    """Stacks images, or says that they differ."""
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The transform must give all images one shape, got {sorted(shapes)}; set "
+            "its `crop`, or its `size` to a height and a width."
+        )
+    return np.stack(arrays)
 
 
 def _task_seed(seed: int, task: int) -> int:
     """Mixes the seed of the run with the place of the task."""
     return int(np.random.SeedSequence([seed, task]).generate_state(1)[0])
+
+
+_FOREVER = 2**40  # steps

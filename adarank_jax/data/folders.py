@@ -1,0 +1,239 @@
+"""A folder of image files: one folder a class, or none for images without labels."""
+
+import collections
+import concurrent.futures
+import difflib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from adarank_jax.data import images
+from adarank_jax.data.sources import NO_LABEL
+
+
+class Report(NamedTuple):
+    """What the scan of a folder found.
+
+    Attributes:
+        images: that can be used.
+        bad: a message for each image that was skipped.
+        ignored: number of other files by their ending.
+        modes: number of images by their mode, for example {"RGB": 10, "L": 2}.
+        transparent: images with an alpha channel; they are put on white.
+        animated: images with several frames or pages; the first is taken.
+        tiny: images with a side below 8 pixels.
+        missing: classes without an image.
+    """
+
+    images: int
+    bad: list[str]
+    ignored: dict[str, int]
+    modes: dict[str, int]
+    transparent: int
+    animated: int
+    tiny: int
+    missing: list[str]
+
+
+class ImageFolder:
+    """Image files below a folder, in the order of their names.
+
+    Every file is opened once at the start, so that a bad one is found before any work
+    is done, and all of them at once.
+
+    Args:
+        path: of the folder. It holds one folder a class, with files at any depth, or
+            files only, which then have no label.
+        classes: names of the folders in the order of the class numbers; sorted if not
+            given. Case, spaces, hyphens and underscores do not matter.
+        on_bad_image: "error" refuses the folder and lists all bad images; "skip" leaves
+            them out as long as they are at most 1 %.
+        follow_links: whether symbolic links may lead out of the folder.
+
+    Attributes:
+        classes: names of the classes; empty if there are no labels.
+        labels: `(images,)` int32.
+        report: what the scan found.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        KeyError: a folder is none of the classes.
+        ValueError: there is no image, an image is bad, images lie beside the folders of
+            the classes, or a link leads outside.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        classes: Sequence[str] | None = None,
+        on_bad_image: Literal["error", "skip"] = "error",
+        follow_links: bool = False,
+    ):
+        """Lists and scans the folder."""
+        if on_bad_image not in ("error", "skip"):
+            raise ValueError(
+                f"`on_bad_image` must be 'error' or 'skip', got {on_bad_image!r}."
+            )
+        root = pathlib.Path(path)
+        if not root.is_dir():
+            raise FileNotFoundError(f"There is no folder `{root}`; check the path.")
+        files, ignored = _list(root, follow_links)
+        self.classes, labels = _label(root, files, classes)
+        headers, bad = _scan(files)
+        _judge(root, bad, len(files), on_bad_image)
+        kept = [i for i, header in enumerate(headers) if header is not None]
+        self._files = [files[i] for i in kept]
+        self.labels = np.array([labels[i] for i in kept], np.int32)
+        found = [headers[i] for i in kept]
+        self.report = Report(
+            images=len(kept),
+            bad=bad,
+            ignored=ignored,
+            modes=dict(collections.Counter(header.mode for header in found)),
+            transparent=sum(header.is_transparent for header in found),
+            animated=sum(header.frames > 1 for header in found),
+            tiny=sum(min(header.width, header.height) < _TINY for header in found),
+            missing=[
+                name
+                for number, name in enumerate(self.classes)
+                if number not in self.labels
+            ],
+        )
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns an image and its label."""
+        return images.decode(self._files[index]), int(self.labels[index])
+
+
+def _list(root, follow_links):
+    """Lists the image files below a folder, sorted, and counts the others."""
+    files, ignored, outside = [], collections.Counter(), []
+    home, seen = root.resolve(), set()
+
+    def walk(folder):
+        real = folder.resolve()
+        if real in seen:  # a loop of links, or a second way to the same folder
+            return
+        seen.add(real)
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = pathlib.Path(entry.path)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink() and not follow_links:
+                try:
+                    target = path.resolve(strict=True)
+                except (OSError, RuntimeError):
+                    ignored["broken link"] += 1
+                    continue
+                if not target.is_relative_to(home):
+                    outside.append(str(path))
+                    continue
+            if _is(entry.is_dir):
+                walk(path)
+            elif _is(entry.is_file) and path.suffix.lower() in _ENDINGS:
+                files.append(path)
+            elif _is(entry.is_file):
+                ignored[path.suffix.lower() or "no ending"] += 1
+            else:
+                ignored["no regular file"] += 1
+
+    walk(root)
+    if outside:
+        raise ValueError(
+            f"`{root}` holds {len(outside)} symbolic links that lead out of it, for "
+            f"example `{outside[0]}`; copy the files, or allow it with `follow_links`."
+        )
+    if not files:
+        found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
+        raise ValueError(
+            f"`{root}` holds no image, but {found or 'nothing at all'}; expected files "
+            f"that end in {', '.join(sorted(_ENDINGS))}."
+        )
+    return files, dict(sorted(ignored.items()))
+
+
+def _is(check):
+    """Asks for the kind of an entry; a loop of links is of no kind."""
+    try:
+        return check()
+    except OSError:
+        return False
+
+
+def _label(root, files, classes):
+    """Returns names of the classes and the label of each file."""
+    tops = [file.relative_to(root).parts for file in files]
+    loose = [parts[0] for parts in tops if len(parts) == 1]
+    if len(loose) == len(files):
+        return (), [NO_LABEL] * len(files)
+    if loose:
+        raise ValueError(
+            f"`{root}` holds {len(loose)} images beside folders of images, for example "
+            f"{loose[0]!r}; put every image into the folder of its class."
+        )
+    names = sorted({parts[0] for parts in tops})
+    if classes is None:
+        numbers = {name: number for number, name in enumerate(names)}
+        return tuple(names), [numbers[parts[0]] for parts in tops]
+    known = {_plain(name): number for number, name in enumerate(classes)}
+    for name in names:
+        if _plain(name) not in known:
+            near = difflib.get_close_matches(name, classes, 1)
+            raise KeyError(
+                f"The folder `{root / name}` is none of the {len(classes)} classes"
+                + (f"; did you mean {near[0]!r}?" if near else ".")
+            )
+    return tuple(classes), [known[_plain(parts[0])] for parts in tops]
+
+
+def _plain(name):
+    """Drops what does not tell two class names apart."""
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
+def _scan(files):
+    """Verifies all files in threads; returns headers, or None with a message."""
+    bad = []
+
+    def header(file):
+        try:
+            return images.verify(file)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        headers = [*pool.map(header, files)]
+    bad = [each for each in headers if isinstance(each, str)]
+    return [None if isinstance(each, str) else each for each in headers], bad
+
+
+def _judge(root, bad, count, on_bad_image):
+    """Raises if there are more bad images than allowed."""
+    if not bad:
+        return
+    listed = "\n  " + "\n  ".join(bad)
+    if on_bad_image == "error":
+        raise ValueError(
+            f"{len(bad)} of {count} images in `{root}` cannot be used:{listed}\nMend "
+            "or remove them, or leave them out with `on_bad_image` = 'skip'."
+        )
+    if len(bad) > _MOST_SKIPPED * count:
+        raise ValueError(
+            f"{len(bad)} of {count} images in `{root}` would be skipped, more than "
+            f"{_MOST_SKIPPED:.0%}; fetch or make them again:{listed}"
+        )
+
+
+_ENDINGS = {
+    *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm"),
+    *(".pgm", ".jp2", ".avif"),
+}
+_TINY = 8  # pixels
+_MOST_SKIPPED = 0.01

@@ -1,0 +1,390 @@
+"""Data sets of parquet files, local or from the Hugging Face Hub.
+
+Parquet is compressed in groups of rows and cannot be read at random. The rows are
+written once into an Arrow file, which is mapped into memory: nothing is loaded but the
+pages of the images that are asked for.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from adarank_jax.data import images
+from adarank_jax.data.sources import check_labels
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "img_bytes", "image_bytes")
+LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
+
+
+class ParquetImages:
+    """Rows of parquet files as images with labels.
+
+    Args:
+        files: in the order of the rows.
+        image: names that the column of images may have: bytes of an image file, or a
+            struct that holds them as `bytes`.
+        label: names that the column of class numbers may have; an absent one means
+            that there are no labels.
+        cache_dir: where the Arrow file is kept; `~/.cache/adarank_jax` by default. It
+            is about as large as the parquet files.
+        name: of the source in messages.
+
+    Attributes:
+        classes: names of the classes, if the files say them; else empty.
+        labels: `(images,)` int32.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        TypeError: a column has another type.
+        ValueError: a file is damaged, there is no row, or no such column.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | os.PathLike],
+        image: Sequence[str] = IMAGE_COLUMNS,
+        label: Sequence[str] = LABEL_COLUMNS,
+        cache_dir: str | os.PathLike | None = None,
+        name: str | None = None,
+    ):
+        """Makes the Arrow file if there is none, and maps it."""
+        import pyarrow as pa
+
+        paths = [pathlib.Path(file) for file in files]
+        self._name = name or (f"`{paths[0].parent}`" if paths else "the data set")
+        if not paths:
+            raise ValueError(f"{self._name} has no parquet file.")
+        columns = _columns(paths, image, label)
+        self.classes = _class_names(paths[0], columns[1])
+        arrow = _arrow_file(paths, columns, _cache_folder(cache_dir))
+        self._map = pa.memory_map(str(arrow))
+        table = pa.ipc.open_file(self._map).read_all()
+        if not table.num_rows:
+            raise ValueError(f"{self._name} has no row in {len(paths)} parquet files.")
+        self._chunks = table.column("image").chunks
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
+        labels = table.column("label").to_numpy() if columns[1] else None
+        known = len(self.classes) or None
+        self.labels = check_labels(labels, table.num_rows, self._name, known)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns an image and its label.
+
+        Raises:
+            IndexError: there is no such row.
+            ValueError: the row holds no image.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no row {index} among {len(self)}.")
+        row = index % len(self)
+        chunk = int(np.searchsorted(self._ends, row, side="right"))
+        place = row - int(self._ends[chunk]) + len(self._chunks[chunk])
+        content = self._chunks[chunk][place].as_buffer()
+        name = f"image {row} of {self._name}"
+        if content is None:
+            raise ValueError(f"{name} is missing (null); fetch the data set again.")
+        return images.decode(memoryview(content), name), int(self.labels[row])
+
+
+def find_files(
+    folder: str | os.PathLike, split: str, config: str | None = None
+) -> list[pathlib.Path]:
+    """Finds the parquet files of a split in a folder laid out as on the Hub.
+
+    Args:
+        folder: of the data set.
+        split: for example "test".
+        config: of the data set, if it has several.
+
+    Returns:
+        The files, in order.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no file of the split, several configurations have one, or
+            a shard is missing.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder `{folder}`; check the path.")
+    every = sorted(folder.rglob("*.parquet"))
+    files = [file for file in every if _is_of(file.relative_to(folder), split, config)]
+    where = f"split {split!r}" + (f" of {config!r}" if config else "")
+    if not files:
+        names = [str(file.relative_to(folder)) for file in every]
+        raise ValueError(
+            f"`{folder}` has no parquet file of {where}; it holds "
+            f"{', '.join(names[:8]) or 'no parquet file at all'}. Check split and "
+            "configuration, or fetch the data set again."
+        )
+    parents = sorted({str(file.parent.relative_to(folder)) for file in files})
+    if len(parents) > 1:
+        raise ValueError(
+            f"`{folder}` has {where} in several folders, {parents}; name one as the "
+            "configuration."
+        )
+    _check_shards(files, where)
+    return files
+
+
+def from_hub(
+    repo: str,
+    split: str = "test",
+    config: str | None = None,
+    image: Sequence[str] = IMAGE_COLUMNS,
+    label: Sequence[str] = LABEL_COLUMNS,
+    revision: str | None = None,
+    offline: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> ParquetImages:
+    """Reads one split of a data set on the Hub; fetches what is not there yet.
+
+    Args:
+        repo: ``owner/name``, or ``owner/name@revision``.
+        split: for example "test".
+        config: of the data set, if it has several.
+        image: as for `ParquetImages`.
+        label: as for `ParquetImages`.
+        revision: branch, tag or commit; data sets in another format have a branch
+            ``refs/convert/parquet``.
+        offline: never use the network.
+        cache_dir: of the Arrow file; the parquet files go where huggingface_hub keeps
+            them.
+
+    Returns:
+        The images.
+
+    Raises:
+        FileNotFoundError: the data set is not there and cannot be fetched.
+        ValueError: the data set has no such split, or is not in parquet.
+    """
+    repo, _, after = repo.partition("@")
+    revision = revision or after or None
+    folder = fetch(repo, split, config, revision, offline)
+    files = find_files(folder, split, config)
+    return ParquetImages(files, image, label, cache_dir, f"`{repo}` ({split})")
+
+
+def fetch(
+    repo: str,
+    split: str,
+    config: str | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> pathlib.Path:
+    """Fetches the parquet files of a split from the Hub.
+
+    Args:
+        repo: ``owner/name``.
+        split: for example "test".
+        config: of the data set, if it has several.
+        revision: branch, tag or commit.
+        offline: only look where earlier ones were kept.
+
+    Returns:
+        The folder of the data set.
+
+    Raises:
+        FileNotFoundError: the data set is not there and cannot be fetched.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=_patterns(split, config),
+            local_files_only=offline,
+        )
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        at = f" at {revision!r}" if revision else ""
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"The data set `{repo}`{at} is not here"
+            + (", and `offline` forbids to fetch it. " if offline else f": {reason} ")
+            + "Fetch it once with `python -m experiments.prepare` where there is a "
+            "network, check the name, or give a folder of parquet files."
+        ) from error
+    return pathlib.Path(folder)
+
+
+def _patterns(split, config):
+    """Returns what the files of a split may be called in a data set on the Hub."""
+    folders = [f"{config}/"] if config else ["", "data/", "default/"]
+    ends = (f"{split}-*.parquet", f"{split}.parquet", f"{split}/*.parquet")
+    patterns = [f"{folder}{end}" for folder in folders for end in ends]
+    return patterns if config else [*patterns, f"*/{split}-*.parquet"]
+
+
+def _is_of(path, split, config):
+    """Tells whether a file belongs to a split."""
+    *folders, name = path.parts
+    if config and config not in folders:
+        return False
+    if re.fullmatch(rf"{re.escape(split)}(-.*)?\.parquet", name):
+        return True
+    return bool(folders) and folders[-1] == split
+
+
+def _check_shards(files, where):
+    """Raises if the names say that there are more files."""
+    matches = [re.search(r"-(\d+)-of-(\d+)", file.name) for file in files]
+    if not any(matches):
+        return
+    there = {int(match[1]) for match in matches if match}
+    count = max(int(match[2]) for match in matches if match)
+    missing = sorted(set(range(count)) - there)
+    if missing:
+        raise ValueError(
+            f"`{files[0].parent}` lacks {len(missing)} of {count} parquet files of "
+            f"{where}: number {', '.join(map(str, missing[:8]))}. Fetch it again."
+        )
+
+
+def _columns(paths, image, label):
+    """Returns the names of the two columns; that of the labels may be None."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names, first = (), None
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file `{path}`; fetch it again.")
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"`{path}` ({path.stat().st_size:,} bytes) is no whole parquet file: "
+                f"{error}. Fetch it again."
+            ) from error
+        columns = [_pick(schema.names, image), _pick(schema.names, label)]
+        if columns[0] is None:
+            raise ValueError(
+                f"`{path}` has columns {schema.names}, expected images in one of "
+                f"{list(image)}; name the column."
+            )
+        _check_types(path, schema, *columns)
+        if first is not None and columns != names:
+            raise ValueError(
+                f"`{path}` has columns {columns}, but `{first}` has {names}; are they "
+                "of one data set?"
+            )
+        names, first = columns, first or path
+    return names
+
+
+def _pick(names, wanted):
+    """Returns the first wanted name that is there."""
+    return next((name for name in wanted if name in names), None)
+
+
+def _check_types(path, schema, image, label):
+    """Raises if a column cannot hold what it should."""
+    import pyarrow as pa
+
+    kind = schema.field(image).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise TypeError(
+            f"Column {image!r} of `{path}` is {schema.field(image).type}, expected the "
+            "bytes of image files, or a struct with `bytes`."
+        )
+    if label is None:
+        return
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise TypeError(
+            f"Column {label!r} of `{path}` is {kind}, expected class numbers; name the "
+            "column of the labels."
+        )
+
+
+def _class_names(path, label):
+    """Reads the class names that `datasets` writes into the schema."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(path).metadata or {}
+    try:
+        info = json.loads(metadata.get(b"huggingface", b"{}"))
+        names = info["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(map(str, names))
+
+
+def _cache_folder(cache_dir):
+    """Returns where Arrow files are kept."""
+    if cache_dir is not None:
+        return pathlib.Path(cache_dir)
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "adarank_jax" / "images"
+
+
+def _arrow_file(paths, columns, folder):
+    """Returns the Arrow file of some parquet files, and makes it if need be."""
+    identity = [str(_VERSION), *map(str, columns)]
+    for path in paths:
+        stat = path.stat()
+        identity += [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]
+    digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()
+    arrow = folder / f"{digest[:32]}.arrow"
+    if not arrow.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{arrow.name}.")
+        os.close(handle)
+        try:
+            _copy(paths, columns, temporary)
+            os.replace(temporary, arrow)
+        except BaseException:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+            raise
+    return arrow
+
+
+def _copy(paths, columns, target):
+    """Writes images and labels of all rows into an Arrow file."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    fields = [("image", pa.large_binary())] + [("label", pa.int64())][
+        : bool(columns[1])
+    ]
+    schema = pa.schema(fields)
+    with pa.OSFile(target, "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+        for path in paths:
+            try:
+                with pq.ParquetFile(path) as file:
+                    wanted = [column for column in columns if column]
+                    for batch in file.iter_batches(_ROWS, columns=wanted):
+                        image = batch.column(columns[0])
+                        if pa.types.is_struct(image.type):
+                            image = pc.struct_field(image, "bytes")
+                        arrays = [image.cast(pa.large_binary())]
+                        if columns[1]:
+                            label = batch.column(columns[1])
+                            if label.null_count:
+                                raise ValueError(f"`{path}` has rows without a label.")
+                            arrays.append(label.cast(pa.int64()))
+                        writer.write_batch(pa.record_batch(arrays, schema=schema))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise ValueError(
+                    f"`{path}` is damaged: {error}. Fetch it again."
+                ) from error
+
+
+_ROWS = 256  # of a record batch
+_VERSION = 1  # of the Arrow file

@@ -1,0 +1,281 @@
+"""Images with labels at random access, and what may be asked of any of them.
+
+A source has a length, and `source[index]` is `(image, label)`: uint8 RGB `(height,
+width, 3)` and a class number, or `NO_LABEL`. Folders, npz files, parquet sets and tfds
+have a file of their own beside this one.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from adarank_jax.data import images
+
+NO_LABEL = -1
+
+
+class ImageSource(Protocol):
+    """What a pipeline reads from."""
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns an image, `(height, width, 3)` uint8, and its label or `NO_LABEL`."""
+        ...
+
+
+class Arrays:
+    """Images that are in memory already.
+
+    Args:
+        pixels: `(images, height, width)` or `(images, height, width, 1 | 3 | 4)`,
+            uint8, uint16 or bool.
+        labels: `(images,)` class numbers; None if there are none.
+        name: of the source in messages.
+
+    Raises:
+        TypeError: the arrays have other dtypes.
+        ValueError: the arrays have other shapes or lengths, or a label is below 0.
+
+    Examples:
+        >>> import numpy as np
+        >>> image, label = Arrays(np.zeros((5, 8, 8), np.uint8))[4]
+        >>> image.shape, label
+        ((8, 8, 3), -1)
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray | None = None,
+        name: str = "the images",
+    ):
+        """Checks shapes and dtypes."""
+        if pixels.dtype not in (np.uint8, np.uint16, np.bool_):
+            raise TypeError(
+                f"`images` of {name} must be uint8 or uint16, got {pixels.dtype}; "
+                "scale them to 0..255 first."
+            )
+        if pixels.ndim not in (3, 4) or (
+            pixels.ndim == 4 and pixels.shape[-1] not in (1, 3, 4)
+        ):
+            raise ValueError(
+                f"`images` of {name} must have shape (images, height, width) or "
+                f"(images, height, width, 1 | 3 | 4), got {pixels.shape}."
+            )
+        if not pixels.size:
+            raise ValueError(f"{name} has no image: `images` has shape {pixels.shape}.")
+        self._pixels, self._name = pixels, name
+        self.labels = check_labels(labels, len(pixels), name)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._pixels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns an image and its label."""
+        image = images.decode(self._pixels[index], f"image {index} of {self._name}")
+        return image, int(self.labels[index])
+
+
+class Relabelled:
+    """A source whose classes are numbered in another order.
+
+    Args:
+        source: any.
+        numbers: the new number of each class of the source.
+
+    Raises:
+        ValueError: two classes would get the same number.
+
+    Examples:
+        >>> import numpy as np
+        >>> source = Arrays(np.zeros((2, 1, 1), np.uint8), np.array([0, 1]))
+        >>> Relabelled(source, (1, 0))[0][1]
+        1
+    """
+
+    def __init__(self, source: ImageSource, numbers: Sequence[int]):
+        """Checks that the mapping is one to one."""
+        if sorted(numbers) != list(range(len(numbers))):
+            raise ValueError(
+                f"`numbers` must hold 0 to {len(numbers) - 1} once each, got "
+                f"{list(numbers)}."
+            )
+        self._source, self._numbers = source, tuple(numbers)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns an image and its new label."""
+        image, label = self._source[index]
+        return image, self.new(label)
+
+    def new(self, label: int) -> int:
+        """Returns the new number of a class of the source.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if label == NO_LABEL:
+            return label
+        if not 0 <= label < len(self._numbers):
+            raise ValueError(
+                f"Label {label} is none of the {len(self._numbers)} classes."
+            )
+        return self._numbers[label]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """New labels of all images, `(images,)` int32."""
+        return np.array([self.new(int(x)) for x in labels_of(self._source)], np.int32)
+
+
+def labels_of(source: Any) -> np.ndarray:
+    """Returns all labels, without decoding an image where the source allows it.
+
+    Args:
+        source: any image source.
+
+    Returns:
+        `(images,)` int32.
+    """
+    labels = getattr(source, "labels", None)
+    if labels is None:
+        labels = [source[index][1] for index in range(len(source))]
+    return np.asarray(labels, np.int32)
+
+
+def check_labels(
+    labels: np.ndarray | None,
+    count: int,
+    name: str,
+    num_classes: int | None = None,
+) -> np.ndarray:
+    """Checks labels, or makes them if there are none.
+
+    Args:
+        labels: class numbers, `(images,)`.
+        count: of images.
+        name: of the source in messages.
+        num_classes: of the task, where it is known.
+
+    Returns:
+        `(images,)` int32.
+
+    Raises:
+        TypeError: the labels are no whole numbers.
+        ValueError: their number differs from that of the images, or one is no class.
+    """
+    if labels is None:
+        return np.full(count, NO_LABEL, np.int32)
+    labels = np.asarray(labels)
+    if labels.dtype != np.bool_ and not np.issubdtype(labels.dtype, np.integer):
+        raise TypeError(
+            f"`labels` of {name} must be class numbers, got {labels.dtype}."
+        )
+    if labels.shape != (count,):
+        raise ValueError(
+            f"`labels` of {name} must have shape ({count},), one an image, got "
+            f"{labels.shape}."
+        )
+    labels = labels.astype(np.int64)
+    low, high = int(labels.min()), int(labels.max())
+    if low < NO_LABEL or (num_classes is not None and high >= num_classes):
+        expected = "0 and above" if num_classes is None else f"0 to {num_classes - 1}"
+        raise ValueError(
+            f"`labels` of {name} are from {low} to {high}, expected {expected} (or "
+            f"{NO_LABEL} for none); is this the right data set, and does it count its "
+            "classes from 0?"
+        )
+    return labels.astype(np.int32)
+
+
+def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> list[int]:
+    """Compares two lists of class names that say the same in other words or order.
+
+    Names are compared by their letters and digits only. A class that both lists name
+    must have one number, because a head would otherwise judge by the wrong class; if
+    the lists hold the same names in another order, their renumbering is returned.
+
+    Args:
+        found: names of the source, in the order of its labels.
+        expected: names of the head, in the order of its classes.
+        name: of the source in messages.
+
+    Returns:
+        The number that each class of the source has in `expected`, for `Relabelled`.
+
+    Raises:
+        ValueError: the lists differ in length, or share only some names and disagree
+            on the numbers of these.
+
+    Examples:
+        >>> renumbering(["sad", "sea_lake"], ["Sea Lake", "sad"], "faces")
+        [1, 0]
+    """
+    if len(found) != len(expected):
+        raise ValueError(
+            f"{name} has {len(found)} classes, expected {len(expected)}; is this the "
+            "right data set and head profile?"
+        )
+    left, right = [*map(_plain, found)], [*map(_plain, expected)]
+    unique = len({*left}) == len({*right}) == len(left)
+    if unique and {*left} == {*right}:
+        return [right.index(each) for each in left]
+    moved = [
+        f"{found[i]!r} is {i} there, {right.index(each)} here"
+        for i, each in enumerate(left)
+        if each in right and right[i] != each
+    ]
+    if unique and moved:
+        raise ValueError(
+            f"The classes of {name} are in another order than those of the head: "
+            + "; ".join(moved[:5])
+            + ". Give the order with `Relabelled`, or choose the other head profile."
+        )
+    return list(range(len(found)))
+
+
+def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[str]:
+    """Looks for images that two tasks have in common.
+
+    Args:
+        sources: of each task.
+        sample: images of each source that are compared, evenly spaced.
+
+    Returns:
+        A warning for each pair of tasks that share an image; none is the usual case.
+    """
+    seen = {
+        task: {
+            hashlib.sha256(b"%d %d" % image.shape[:2] + image.tobytes()).digest()
+            for image in (source[i][0] for i in _spread(len(source), sample))
+        }
+        for task, source in sources.items()
+    }
+    tasks = list(sources)
+    return [
+        f"Tasks {one!r} and {two!r} have {len(common)} of the {len(seen[one])} images "
+        "looked at in common; a merge gains nothing from the same images twice."
+        for i, one in enumerate(tasks)
+        for two in tasks[i + 1 :]
+        if (common := seen[one] & seen[two])
+    ]
+
+
+def _spread(count, sample):
+    """Returns evenly spaced indices."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, sample))})
+
+
+def _plain(name):
+    """Keeps the letters and digits of a name."""
+    return re.sub(r"[\W_]+", "", name.casefold())

@@ -1,0 +1,129 @@
+"""Prepared TensorFlow Datasets at random access, without TensorFlow."""
+
+import functools
+import os
+import pathlib
+
+import numpy as np
+
+from adarank_jax.data import images
+from adarank_jax.data.sources import check_labels
+
+
+class TfdsImages:
+    """One split of a prepared data set.
+
+    The files are decoded here and not by tfds, whose result depends on whether OpenCV
+    is installed.
+
+    Args:
+        builder: name, with its configuration: ``emnist/digits``.
+        split: for example "test".
+        data_dir: of all prepared data sets; `~/tensorflow_datasets` by default.
+
+    Attributes:
+        classes: names of the classes.
+
+    Raises:
+        FileNotFoundError: the data set is not prepared.
+        KeyError: there is no such builder.
+        ValueError: it is prepared without random access, or has no such split.
+    """
+
+    def __init__(
+        self,
+        builder: str,
+        split: str = "test",
+        data_dir: str | os.PathLike | None = None,
+    ):
+        """Opens the files; no image is read."""
+        made = make_builder(builder, data_dir)
+        self._name = f"`{builder}` ({split})"
+        self._source = _open(made, builder, split, data_dir)
+        self.classes = tuple(made.info.features["label"].names)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns an image and its label."""
+        example = self._source[index]
+        image = images.decode(example["image"], f"image {index} of {self._name}")
+        return image, int(self._check([example["label"]])[0])
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Labels of all images, `(images,)` int32; no image is decoded."""
+        return self._check(
+            [self._source[index]["label"] for index in range(len(self._source))]
+        )
+
+    def _check(self, labels):
+        """Checks the range of some labels."""
+        count = len(labels)
+        return check_labels(np.array(labels), count, self._name, len(self.classes))
+
+
+def make_builder(builder: str, data_dir: str | os.PathLike | None = None, **options):
+    """Finds a builder without asking the network.
+
+    Args:
+        builder: name, with its configuration.
+        data_dir: of all prepared data sets.
+        **options: of `tfds.builder`.
+
+    Returns:
+        The builder.
+
+    Raises:
+        KeyError: there is no such builder.
+    """
+    os.environ.setdefault("NO_GCE_CHECK", "true")  # tfds would ask a metadata server
+    import tensorflow_datasets as tfds
+
+    folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser())
+    try:
+        return tfds.builder(builder, data_dir=folder, try_gcs=False, **options)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise KeyError(
+            f"tfds has no builder {builder!r}; see `python -m experiments.prepare "
+            "--list`."
+        ) from error
+
+
+def _open(made, builder, split, data_dir):
+    """Opens a split for random access."""
+    where = pathlib.Path(made.data_dir).parent.parent if data_dir is None else data_dir
+    command = (
+        f"`python -m experiments.prepare --dataset {builder} --data-dir {where}` "
+        "(needs TensorFlow, once)"
+    )
+    import tensorflow_datasets as tfds
+
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    try:
+        return made.as_data_source(split=split, decoders=undecoded)
+    except NotImplementedError as error:
+        if pathlib.Path(made.data_dir).is_dir():
+            raise ValueError(
+                f"tfds set {builder!r} in `{made.data_dir}` is prepared as "
+                "tfrecord, which has no random access; prepare it as array_record in "
+                f"another folder with {command}."
+            ) from error
+        raise FileNotFoundError(_unprepared(made, builder, command)) from error
+    except (AssertionError, FileNotFoundError) as error:
+        raise FileNotFoundError(_unprepared(made, builder, command)) from error
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"tfds set {builder!r} has splits {sorted(made.info.splits)}, expected "
+            f"{split!r}."
+        ) from error
+
+
+def _unprepared(made, builder, command):
+    """Says how to prepare a data set."""
+    return (
+        f"tfds set {builder!r} is not prepared in `{made.data_dir}`; prepare it with "
+        f"{command}."
+    )
