@@ -9,7 +9,13 @@ import ml_dtypes
 import numpy as np
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import clip_base, clip_config, clip_names, hub
+from adarank_jax.checkpoints import (
+    clip_base,
+    clip_config,
+    clip_names,
+    clip_tensors,
+    hub,
+)
 from adarank_jax.checkpoints.clip_names import Layout
 from adarank_jax.checkpoints.containers import StateDict, read_state
 from adarank_jax.tree import Tree
@@ -105,7 +111,7 @@ def from_state(
     towers = towers or (("vision",) if base else ("vision", "text"))
     layout = clip_names.recognise(state.tensors, where)
     _check_floating(state.tensors, layout, where)
-    shapes = clip_names.shapes(state.tensors, layout, where)
+    shapes = clip_tensors.shapes(state.tensors, layout, where)
     config = _config(layout, shapes, base and base.config, config_folder, where)
     from_base = ()
     if config["vision"] and not layout.has_projection:
@@ -119,7 +125,7 @@ def from_state(
     for tower in ("vision", "text"):
         if config[tower]:
             config[tower]["qkv"] = qkv
-    params = clip_names.to_params(state.tensors, layout, qkv, towers)
+    params = clip_tensors.to_params(state.tensors, layout, qkv, towers)
     tree.check_finite(params, f"{where} ({', '.join(f.name for f in state.files)})")
     vision, scale = params.get("vision"), params.get("logit_scale")
     if from_base and vision is not None:
@@ -163,7 +169,7 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
             )
         vision = {key: value for key, value in vision.items() if key != "proj"}
     old = checkpoint.state.tensors
-    new = clip_names.to_state({"vision": vision}, layout)
+    new = clip_tensors.to_state({"vision": vision}, layout)
     return dict(old) | _cast(new, old, old, checkpoint.source)
 
 
@@ -227,7 +233,7 @@ def _to_kind(checkpoint, vision, kind):
         for i, name in enumerate(entry.names)
         if entry.path in names
     }
-    new = clip_names.to_state(params, target)
+    new = clip_tensors.to_state(params, target)
     return _cast(new, {n: old[sources[n]] for n in sources}, {}, checkpoint.source)
 
 
