@@ -5,6 +5,7 @@ happens to a tensor follows from its name alone, never from its shape, because s
 matrices look the same both ways.
 """
 
+import collections
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ class Layout(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One tensor: our path, its name or names in the file, and what turns it to ours."""
+    """One tensor: our path, its names in the file, and what turns it to ours."""
 
     path: str
     names: tuple[str, ...]
@@ -223,12 +224,12 @@ def _check_names(tensors, layout, where):
     missing = [name for name in expected if name not in tensors]
     extra = {*tensors} - {*expected}
     extra = [name for name in tensors if name in extra and not _ignored(name, layout)]
-    lines = [f"{len(missing)} names are missing{_grouped(missing, expected)}"]
-    lines += [f"{len(extra)} names have no place{_grouped(extra, extra)}"]
+    lines = [f"{len(missing)} missing{_grouped(missing, expected)}"]
+    lines += [f"{len(extra)} without a place{_grouped(extra, tensors)}"]
     if missing or extra:
         raise ValueError(
             f"{where} looks like a {layout.model} of {layout.kind} with the prefix "
-            f"{layout.prefix!r}, but "
+            f"{layout.prefix!r}, but of its names "
             + " and ".join(line for line in lines if not line.startswith("0 "))
             + "; save the state dict of one whole model and nothing else."
         )
@@ -246,14 +247,21 @@ def _ignored(name, layout):
 
 def _grouped(names: Collection[str], everything: Collection[str]) -> str:
     """Lists names; a block of which all names are meant is one item."""
-    items: dict[str, None] = {}
+    sizes = collections.Counter(_block(name) for name in everything)
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found = _IN_BLOCK.match(name)
-        block = found[1] if found else name
-        is_whole = all(n in names for n in everything if n.startswith(block))
-        items[f"{block}*" if found and is_whole else name] = None
-    shown = [*items][:12] + ([f"{len(items) - 12} more"] if len(items) > 12 else [])
+        groups.setdefault(_block(name), []).append(name)
+    items = []
+    for block, members in groups.items():
+        items += [block] if len(members) == sizes[block] > 1 else members
+    shown = items[:12] + ([f"{len(items) - 12} more"] if len(items) > 12 else [])
     return (", all " if len(items) == 1 < len(names) else ": ") + ", ".join(shown)
+
+
+def _block(name):
+    """Names the block that a name belongs to, or the name itself."""
+    found = _IN_BLOCK.match(name)
+    return f"{found[1]}*" if found else name
 
 
 IGNORED = tuple(

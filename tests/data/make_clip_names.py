@@ -7,7 +7,6 @@ put ``vision_model.`` and ``text_model.`` before the names of the towers saved a
 import json
 import pathlib
 
-
 VISION = {
     "hidden_size": 32,
     "intermediate_size": 128,
