@@ -9,7 +9,14 @@ import ml_dtypes
 import numpy as np
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import clip_base, clip_config, clip_names, hub
+from adarank_jax.checkpoints import (
+    clip_base,
+    clip_config,
+    clip_names,
+    clip_sizes,
+    clip_tensors,
+    hub,
+)
 from adarank_jax.checkpoints.clip_names import Layout
 from adarank_jax.checkpoints.containers import StateDict, read_state
 from adarank_jax.tree import Tree
@@ -105,7 +112,7 @@ def from_state(
     towers = towers or (("vision",) if base else ("vision", "text"))
     layout = clip_names.recognise(state.tensors, where)
     _check_floating(state.tensors, layout, where)
-    shapes = clip_names.shapes(state.tensors, layout, where)
+    shapes = clip_tensors.shapes(state.tensors, layout, where)
     config = _config(layout, shapes, base and base.config, config_folder, where)
     from_base = ()
     if config["vision"] and not layout.has_projection:
@@ -119,7 +126,7 @@ def from_state(
     for tower in ("vision", "text"):
         if config[tower]:
             config[tower]["qkv"] = qkv
-    params = clip_names.to_params(state.tensors, layout, qkv, towers)
+    params = clip_tensors.to_params(state.tensors, layout, qkv, towers)
     tree.check_finite(params, f"{where} ({', '.join(f.name for f in state.files)})")
     vision, scale = params.get("vision"), params.get("logit_scale")
     if from_base and vision is not None:
@@ -155,7 +162,8 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
     if layout.vision_layers is None:
         raise ValueError(f"`{checkpoint.source}` has no image tower to replace.")
     if not layout.has_projection:
-        if not np.array_equal(vision["proj"], checkpoint.vision["proj"]):
+        proj = vision.get("proj", checkpoint.vision["proj"])
+        if not np.array_equal(proj, checkpoint.vision["proj"]):
             raise ValueError(
                 f"`{checkpoint.source}` has no place for the projection of the image "
                 "tower, which differs from that of the base; write the result in the "
@@ -163,7 +171,7 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
             )
         vision = {key: value for key, value in vision.items() if key != "proj"}
     old = checkpoint.state.tensors
-    new = clip_names.to_state({"vision": vision}, layout)
+    new = clip_tensors.to_state({"vision": vision}, layout)
     return dict(old) | _cast(new, old, old, checkpoint.source)
 
 
@@ -227,12 +235,12 @@ def _to_kind(checkpoint, vision, kind):
         for i, name in enumerate(entry.names)
         if entry.path in names
     }
-    new = clip_names.to_state(params, target)
+    new = clip_tensors.to_state(params, target)
     return _cast(new, {n: old[sources[n]] for n in sources}, {}, checkpoint.source)
 
 
 def _cast(new, like, same, source):
-    """Casts float32 arrays to the dtypes of others; what did not change stays as it is."""
+    """Casts arrays to the dtypes of others; what did not change stays as it is."""
     cast = {}
     for name, array in new.items():
         old = like.get(name)
@@ -264,7 +272,7 @@ def _config(layout, shapes, base, folder, where):
     """Reads the configuration of the layout's library, or infers it."""
     name, reader = _READERS[layout.kind]
     if folder is None or not (folder / name).is_file():
-        return clip_config.infer(shapes, base, where)
+        return clip_sizes.infer(shapes, base, where)
     values = _read_json(folder / name)
     config = reader(values, f"`{folder / name}`")
     layers = {"vision": layout.vision_layers, "text": layout.text_layers}
@@ -272,12 +280,12 @@ def _config(layout, shapes, base, folder, where):
         if found is None:
             config[tower] = None
         elif config[tower] is None:
-            config[tower] = clip_config.infer(shapes, base, where)[tower]
+            config[tower] = clip_sizes.infer(shapes, base, where)[tower]
         elif config[tower]["num_layers"] != found:
             raise ValueError(
-                f"{where} holds {found} blocks of the {tower} tower, but `{folder / name}`"
-                f" states {config[tower]['num_layers']}; blocks are missing, or the file "
-                "belongs to another model."
+                f"{where} holds {found} blocks of the {tower} tower, but "
+                f"`{folder / name}` states {config[tower]['num_layers']}; blocks are "
+                "missing, or the file belongs to another model."
             )
     return config
 
@@ -308,7 +316,7 @@ def _base_size(base, where):
 def _check_shapes(shapes, config, layout, where):
     """Compares the shapes in the file with those of the configuration."""
     names = {entry.path: entry.names for entry in clip_names.entries(layout)}
-    expected = clip_config.shapes_of(config)
+    expected = clip_sizes.shapes_of(config)
     lines = [
         f"{names[path][0]} gives {path} {shape}, expected {expected[path]}"
         for path, shape in shapes.items()
@@ -331,8 +339,8 @@ def _check_floating(tensors, layout, where):
     ]
     if lines:
         raise ValueError(
-            f"{where} has {len(lines)} weights that are no floating-point numbers of 16 "
-            "bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
+            f"{where} has {len(lines)} weights that are no floating-point numbers of "
+            "16 bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
         )
 
 
