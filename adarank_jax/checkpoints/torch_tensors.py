@@ -75,9 +75,9 @@ class TensorReader:
             raise ValueError(f"{where} is {describe(value)}; save the state dict.")
         args = value.args
         if value.path not in _LENGTHS or len(args) < _LENGTHS[value.path]:
-            kind = "quantised" if "qtensor" in value.path else value.path
-            reason = formats.DEQUANTISE if kind == "quantised" else "not dense on CPU"
-            raise ValueError(f"{where} is {kind}: {reason}; it is not read.")
+            is_quantised = "qtensor" in value.path
+            reason = formats.DEQUANTISE if is_quantised else "not a dense tensor"
+            raise ValueError(f"{where} ({value.path}) is {reason}; it is not read.")
         metadata = args[7:] if value.path.endswith("v3") else args[6:]
         if any(isinstance(bits, dict) and any(bits.values()) for bits in metadata):
             raise ValueError(f"{where} is a negated or conjugated view: `.clone()` it.")
@@ -142,7 +142,7 @@ class TensorReader:
     def _view(self, dtype, begin, offset, shape, strides):
         """Views the numbers; copies them only if their bytes are in the other order."""
         if 0 in shape:
-            return np.zeros(shape, dtype)
+            return np.frombuffer(b"", dtype).reshape(shape)
         width = dtype.itemsize
         stored = np.dtype(f">u{width}") if self.is_big else dtype
         view = np.ndarray(
