@@ -44,8 +44,8 @@ class Data(_Strict):
         npz: a NumPy archive with `images` and, if there are any, `labels`.
         parquet: a folder of parquet files, or a data set on the Hub
             ``org/name[@revision]``.
-        source: where a registered data set is read: on the Hub, or as prepared by
-            TensorFlow Datasets.
+        source: where a registered data set is looked for: in `data_dir`, among those
+            that TensorFlow Datasets prepared there, on the Hub, or in this order.
         split: of a parquet data set.
         on_bad_image: refuse a folder with damaged images, or leave them out.
     """
@@ -54,7 +54,7 @@ class Data(_Strict):
     folder: pathlib.Path | None = None
     npz: pathlib.Path | None = None
     parquet: str | None = None
-    source: Literal["hub", "tfds"] = "hub"
+    source: Literal["auto", "local", "tfds", "hub"] = "auto"
     split: str = "test"
     on_bad_image: Literal["error", "skip"] = "error"
 
@@ -230,6 +230,7 @@ class MergeConfig(_Strict):
         export: what is written for others to load.
         seed: of the order of the unlabelled images.
         run_dir: folder of the run.
+        data_dir: folder of registered data sets on disk.
         offline: use only what is on disk.
         published: the row of a paper that this run stands for.
     """
@@ -245,6 +246,7 @@ class MergeConfig(_Strict):
     export: Export = Export()
     seed: int = 0
     run_dir: pathlib.Path | None = None
+    data_dir: pathlib.Path | None = None
     offline: bool = False
     published: Published | None = None
 

@@ -124,7 +124,10 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
         ("layout", f"query, key and value {config.qkv}; prompts {config.prompts}"),
     ]
     if inputs.num_images:
-        sizes = [f"{name} {number:,}" for name, number in inputs.num_images.items()]
+        sizes = [
+            f"{name} {number:,}" if number else f"{name} ?"
+            for name, number in inputs.num_images.items()
+        ]
         lines.append(("images", " · ".join(sizes)))
     if inputs.shapes is not None:
         lines += _needs(config, inputs, run_dir, warnings)

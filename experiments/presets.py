@@ -83,11 +83,8 @@ def _tall() -> Iterator[tuple[str, Preset]]:
     for (model, num_tasks), columns in _TALL_MEANS.items():
         size = _SIZES[model]
         experts = {
-            registry.DATASETS[slug].official_name: {
-                "model": _tall_checkpoint(size, i, registry.DATASETS[slug]),
-                "data": slug,
-            }
-            for i, slug in enumerate(registry.SUITES[num_tasks])
+            name: {"model": _tall_checkpoint(size, i, name), "data": name}
+            for i, name in enumerate(registry.suite(num_tasks))
         }
         for method, mean in zip(_TALL_METHODS, columns, strict=True):
             values = {
@@ -103,14 +100,13 @@ def _fusion_bench() -> Iterator[tuple[str, Preset]]:
     """Rows in the league of FusionBench."""
     for model, size in _SIZES.items():
         for num_tasks in registry.SUITES:
-            slugs = registry.FUSION_BENCH_ORDER[:num_tasks]
             experts = {
-                slug: {
+                name: {
                     "model": size.fusion_bench
-                    + registry.DATASETS[slug].fusion_bench_name,
-                    "data": slug,
+                    + registry.get(name, "fusion_bench").slug,
+                    "data": name,
                 }
-                for slug in slugs
+                for name in registry.suite(num_tasks, "fusion_bench")
             }
             for method in _FUSION_BENCH_METHODS:
                 mean = _FUSION_BENCH_MEANS.get((model, num_tasks, method))
@@ -181,11 +177,11 @@ def _row(stem, method, values, num_tasks, size):
     yield f"{stem}-{method}", Preset(summary, values)
 
 
-def _tall_checkpoint(size, place, dataset):
+def _tall_checkpoint(size, place, name):
     """Names the file of an expert in the league of the paper."""
     if place < 8:
-        return f"{size.tall_first}{dataset.official_name}/finetuned.pt"
-    return f"{size.tall_rest}{dataset.official_name}Val/nonlinear_finetuned.pt"
+        return f"{size.tall_first}{name}/finetuned.pt"
+    return f"{size.tall_rest}{name}Val/nonlinear_finetuned.pt"
 
 
 def _source(method):

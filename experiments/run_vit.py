@@ -12,6 +12,7 @@ command on the same run folder resumes where it stopped.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from typing import Annotated
 
@@ -32,6 +33,7 @@ from adarank_jax.core import masks, merge
 from adarank_jax.data.batches import TaskBatches
 from experiments import (
     cli,
+    clip_suite,
     embedded_suite,
     manifest,
     plan,
@@ -80,7 +82,7 @@ def main(options: Options) -> None:
 
     # Everything that can be refused is refused here, before anything is written.
     run_folder.check_folder(run_dir)
-    inputs = _check(config)
+    inputs = _check(config, may_fetch=not options.plan)
     if options.plan:
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
         raise SystemExit(_REFUSED if inputs.problems else 0)
@@ -132,12 +134,12 @@ def _configuration(options):
     return config, run_dir
 
 
-def _check(config):
+def _check(config, may_fetch):
     """Checks weights, heads and images, wherever they come from."""
     if config.base == EMBEDDED:
         inputs = embedded_suite.check(config)
     else:
-        inputs = clip_suite.check(config)
+        inputs = clip_suite.check(config, may_fetch)
     try:
         parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
     except ValueError as error:
@@ -147,7 +149,7 @@ def _check(config):
 
 def _decisive(config, inputs):
     """Lists, as plain values, all that decides the numbers of a row."""
-    elsewhere = {"run_dir", "offline", "export", "published"}
+    elsewhere = {"data_dir", "run_dir", "offline", "export", "published"}
     return {
         "version": adarank_jax.__version__,
         "merge": config.model_dump(mode="json", exclude=elsewhere),
@@ -227,7 +229,7 @@ def _adapt(comparison, suite, folder, config, method, origin, factors):
         ),
         merge.init_variables(factors, start.coefficient, start.rank_ratio),
         OBJECTIVES[objective],
-        lambda step: Batch(*batches[step]),
+        lambda first: itertools.starmap(Batch, batches.stream(first)),
         settings,
         folder,
         results.slug(method),

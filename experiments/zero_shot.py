@@ -189,6 +189,7 @@ def load_tokenizer(
     """
     folder = pathlib.Path(folder)
     _check_files(folder)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # torch is not missed
     from transformers import CLIPTokenizer  # slow to import
 
     try:

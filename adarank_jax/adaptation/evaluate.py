@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from adarank_jax.adaptation.step import Classify, Encode
+from adarank_jax.data.batches import in_order
 from adarank_jax.tree import Tree
 
 
@@ -83,17 +84,14 @@ class Predictor:
         if not count:
             raise ValueError("`inputs` must hold at least one example, got none.")
         params = jax.device_put(params)
+        leaves, structure = jax.tree.flatten(inputs)
+        columns = [in_order(leaf, self._batch_size) for leaf in leaves]
         parts = []
-        for start in range(0, count, self._batch_size):
-            end = min(start + self._batch_size, count)
-            padding = self._batch_size - (end - start)
-
-            def batch(leaf, start=start, end=end, padding=padding):
-                widths = [(0, padding)] + [(0, 0)] * (leaf.ndim - 1)
-                return np.pad(leaf[start:end], widths)
-
-            features = self._encode(params, jax.tree.map(batch, inputs))
-            parts.append(np.asarray(features)[: end - start])
+        for batch in zip(*columns, strict=True):
+            found = len(batch[0])
+            padded = [_pad(leaf, self._batch_size) for leaf in batch]
+            features = self._encode(params, jax.tree.unflatten(structure, padded))
+            parts.append(np.asarray(features)[:found])
         return np.concatenate(parts)
 
     def predict(self, params: Tree, head: Any, inputs: Any) -> np.ndarray:
@@ -116,3 +114,9 @@ class Predictor:
             ValueError: the numbers of examples and labels differ.
         """
         return count(self.predict(params, head, inputs), labels)
+
+
+def _pad(leaf, length):
+    """Appends zeros up to a length, so that every batch has one shape."""
+    widths = [(0, length - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
+    return np.pad(leaf, widths)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -110,7 +110,7 @@ def adapt(
     problem: Problem,
     variables: Variables,
     objective: Objective,
-    batch: Callable[[int], Batch],
+    batches: Callable[[int], Iterable[Batch]],
     config: AdaptationConfig,
     folder: RunFolder,
     name: str,
@@ -123,7 +123,8 @@ def adapt(
         problem: what is merged.
         variables: where to start.
         objective: loss an example.
-        batch: the examples of a step, a pure function of its number.
+        batches: takes the step to begin with and yields the examples of that step and
+            of every later one; each a pure function of its number.
         config: how to train.
         folder: gets checkpoints and `metrics.jsonl`.
         name: of this run in the folder.
@@ -173,8 +174,9 @@ def adapt(
             folder.append_metrics(row)
             progress.update(number + 1, row["mean_entropy"])
 
-        for number in range(first, config.num_steps):
-            examples = parallel.shard_batch(batch(number), devices)
+        numbers = range(first, config.num_steps)
+        for number, examples in zip(numbers, batches(first), strict=False):
+            examples = parallel.shard_batch(examples, devices)
             state, metrics = step(state, origin, factors, heads, examples)
             if late is not None:  # one step late, so that the device never waits
                 log(number - 1, late)

@@ -277,5 +277,5 @@ _DAMAGE = (
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB, where Pillow begins to warn
 # No EPS or PSD: reading a picture must never start another program.
 FORMATS = (
-    *("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),
+    *("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),
 )

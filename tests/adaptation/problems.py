@@ -1,6 +1,7 @@
 """A tiny problem for the adaptation tests: a two-layer network and three tasks."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -66,3 +67,8 @@ def batch(step, size=16):
     inputs = rng.normal(size=(len(TASKS), size, INPUTS)).astype(np.float32)
     labels = np.stack([rng.integers(0, n, size) for n in CLASSES]).astype(np.int32)
     return Batch(inputs, labels)
+
+
+def from_step(batch=batch):
+    """Turns a function of a step into an iterator from a step on."""
+    return lambda first: map(batch, itertools.count(first))
