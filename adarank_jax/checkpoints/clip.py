@@ -111,6 +111,11 @@ def from_state(
     where = f"`{source}`"
     towers = towers or (("vision",) if base else ("vision", "text"))
     layout = clip_names.recognise(state.tensors, where)
+    if layout.vision_layers is None and "vision" in towers:
+        raise ValueError(
+            f"{where} is a {layout.model} and has no image tower, which is what is "
+            "merged; pass a whole model or an image tower."
+        )
     _check_floating(state.tensors, layout, where)
     shapes = clip_tensors.shapes(state.tensors, layout, where)
     config = _config(layout, shapes, base and base.config, config_folder, where)
