@@ -218,8 +218,8 @@ def _open_clip_tower(tower, part, where):
         config["end_token"] = end
     if pool == "avg" and part.get("final_ln_after_pool"):
         raise ValueError(
-            f"{where} has '{key}final_ln_after_pool' with average pooling, which is not "
-            "supported; the norm must come before the average."
+            f"{where} has '{key}final_ln_after_pool' with average pooling, which is "
+            "not supported; the norm must come before the average."
         )
     return config
 
@@ -232,7 +232,7 @@ def _object(values, key, where):
     return dict(value)
 
 
-def _fields(part, table, where, key):
+def _fields(part, table, where, key) -> dict[str, Any]:
     """Reads the fields of a table, or their defaults."""
     return {
         ours: _checked(part.get(theirs, default), default, where, f"{key}{theirs}")
@@ -240,7 +240,7 @@ def _fields(part, table, where, key):
     }
 
 
-def _checked(value, default, where, key):
+def _checked(value, default, where, key) -> Any:
     """Checks that a value is of the kind of its default."""
     if isinstance(default, str):
         if value not in _ACTIVATIONS:
