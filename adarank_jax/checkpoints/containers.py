@@ -95,7 +95,7 @@ def _what_else(present):
     for suffix, what in _OTHER_FORMATS.items():
         if others := [name for name in present if name.endswith(suffix)]:
             return (
-                f"holds {others[0]!r} ({what}) and neither safetensors nor torch files: "
+                f"holds {others[0]!r} ({what}), neither safetensors nor torch files: "
                 "save it as safetensors first."
             )
     return (
@@ -106,7 +106,7 @@ def _what_else(present):
 
 def _check_link(path, folder):
     """Checks that a file is in its folder, or in the blobs of the same hub cache."""
-    target, home = path.resolve(), folder.resolve()
+    target, home = (pathlib.Path(os.path.realpath(each)) for each in (path, folder))
     blobs = next(
         (
             parent.parent / "blobs"
@@ -174,7 +174,11 @@ def _read_index(path):
 def _shard(index, name):
     """Joins the name of a shard to the folder of its index."""
     parts = re.split(r"[/\\]", name)
-    if "\\" in name or not name.isprintable() or {"", ".", ".."} & set(parts):
+    if (
+        {"\\", ":"} & set(name)
+        or not name.isprintable()
+        or {"", ".", ".."} & set(parts)
+    ):
         raise ValueError(
             f"`{index}` names the shard {name[:200]!r}, which leaves its folder or is "
             "no file name: do not use it."

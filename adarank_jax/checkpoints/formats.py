@@ -56,7 +56,7 @@ def sniff(path: str | os.PathLike) -> str:
 
 def _quote(head):
     """Shows the beginning of a text."""
-    text = head[:80].decode("utf-8", "replace")
+    text = " ".join(head[:80].decode("utf-8", "replace").split())
     return f" It starts with {text!r}." if text.isprintable() else ""
 
 
@@ -137,7 +137,7 @@ def _starts_with(*signatures: bytes) -> Callable[[bytes], bool]:
 
 _MAGIC_OF_OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _RESAVE = (
-    'once, in a place you can lose, run `torch.save(torch.load("old.pt", '
+    'once, in a sandbox, run `torch.save(torch.load("old.pt", '
     'weights_only=True), "new.pt")` with torch >= 2.10 and read `new.pt`.'
 )
 _FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (

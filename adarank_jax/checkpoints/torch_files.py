@@ -120,8 +120,8 @@ def _walk(root, path):
         for name, value in tensors.items():
             if prefix + name in found or len(name) > _LONGEST_NAME:
                 raise ValueError(
-                    f"`{path}` has the tensor {(prefix + name)[:200]!r} twice, or under "
-                    "too long a name; it is damaged."
+                    f"`{path}` has the tensor {(prefix + name)[:200]!r} twice, or its "
+                    "name is too long; it is damaged."
                 )
             found[prefix + name] = value
         waiting += [
