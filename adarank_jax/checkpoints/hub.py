@@ -173,7 +173,7 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
                 status, "try again later, or pass a folder that holds the files."
             )
         ) from error
-    except errors.HTTPError as error:
+    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise ConnectionError(
             f"The Hub cannot be reached ({type(error).__name__}: {error}); check the "
             "network and its proxy, or pass a folder that holds the files."

@@ -222,6 +222,13 @@ def test_a_whole_model_needs_a_text_tower(base, tmp_path):
         clip.to_hugging_face(expert)
 
 
+def test_a_tower_of_other_sizes_is_not_written(base):
+    vision = base.vision | {"class_embedding": np.ones(31, np.float32)}
+    for write in (clip.to_hugging_face, clip.to_open_clip):
+        with pytest.raises(ValueError, match=r"(?s)1 tensors.*class_embedding \(31,\)"):
+            write(base, vision)
+
+
 def test_a_tower_without_projection_needs_a_base(tmp_path):
     source = folder(tmp_path, tiny_clip.old_vision_model())
     with pytest.raises(ValueError, match="without its projection.*`base`"):
@@ -267,6 +274,25 @@ def test_shapes_that_do_not_fit_the_config_are_listed(tmp_path):
     state = BASE | {name: np.ones(64, np.float32)}
     with pytest.raises(ValueError, match=rf"1 tensors.*\n  {name}.*\(64,\).*\(128,\)"):
         clip.read_clip(folder(tmp_path, state))
+
+
+def test_the_config_of_the_other_library_is_read_if_there_is_no_own(tmp_path):
+    values = json.loads(json.dumps(tiny_clip.CONFIG))
+    for part in ("vision_config", "text_config"):
+        values[part]["hidden_act"] = "gelu"
+    config = clip_config.from_hugging_face(values)
+    hub = folder(tmp_path / "a", BASE, None)
+    written = json.dumps(clip_config.to_open_clip_config(config))
+    (tmp_path / "a" / "open_clip_config.json").write_text(written)
+    fused = file(tmp_path / "b.safetensors", tiny_clip.open_clip(BASE))
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    for source in (hub, fused):
+        checkpoint = clip.read_clip(source)
+        assert checkpoint.config["vision"]["activation"] == "gelu"
+        assert checkpoint.config["inferred"] == ()
+    (tmp_path / "config.json").write_text('{"batch_size": 32}')
+    inferred = clip.read_clip(fused, base=checkpoint).config["inferred"]
+    assert "vision/activation" in inferred
 
 
 def test_a_config_that_is_no_json_is_named(tmp_path):
