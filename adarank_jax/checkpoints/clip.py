@@ -111,13 +111,18 @@ def from_state(
     where = f"`{source}`"
     towers = towers or (("vision",) if base else ("vision", "text"))
     layout = clip_names.recognise(state.tensors, where)
+    if layout.vision_layers is None and "vision" in towers:
+        raise ValueError(
+            f"{where} is a {layout.model} and has no image tower, which is what is "
+            "merged; pass a whole model or an image tower."
+        )
     _check_floating(state.tensors, layout, where)
     shapes = clip_tensors.shapes(state.tensors, layout, where)
     config = _config(layout, shapes, base and base.config, config_folder, where)
-    from_base = ()
+    from_base: tuple[str, ...] = ()
     if config["vision"] and not layout.has_projection:
         from_base = ("proj",)
-        config["vision"]["output_size"] = _base_size(base, where)
+        config["vision"]["output_size"] = _lent(base, where).shape[1]
     if config["text"] and not layout.has_text_projection:
         config["text"]["output_size"] = None
     _check_shapes(shapes, config, layout, where)
@@ -130,7 +135,7 @@ def from_state(
     tree.check_finite(params, f"{where} ({', '.join(f.name for f in state.files)})")
     vision, scale = params.get("vision"), params.get("logit_scale")
     if from_base and vision is not None:
-        vision["proj"] = np.array(base.vision["proj"])
+        vision["proj"] = np.array(_lent(base, where))
     return ClipCheckpoint(
         source=source,
         vision=vision,
@@ -159,8 +164,11 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
             or changes a projection that the file has no place for.
     """
     layout = checkpoint.layout
-    if layout.vision_layers is None:
-        raise ValueError(f"`{checkpoint.source}` has no image tower to replace.")
+    if layout.vision_layers is None or checkpoint.vision is None:
+        raise ValueError(
+            f"`{checkpoint.source}` has no image tower that was read; read it with its "
+            "image tower."
+        )
     if not layout.has_projection:
         proj = vision.get("proj", checkpoint.vision["proj"])
         if not np.array_equal(proj, checkpoint.vision["proj"]):
@@ -216,7 +224,7 @@ def to_open_clip(
 def _to_kind(checkpoint, vision, kind):
     """Writes both towers in one of the layouts."""
     layout = checkpoint.layout
-    if checkpoint.text is None or layout.vision_layers is None:
+    if None in (checkpoint.text, layout.vision_layers, layout.text_layers):
         raise ValueError(
             f"`{checkpoint.source}` has no text tower that was read, and a whole CLIP "
             "model needs one; start from the base, read with both towers."
@@ -236,6 +244,9 @@ def _to_kind(checkpoint, vision, kind):
         if entry.path in names
     }
     new = clip_tensors.to_state(params, target)
+    where = f"What is written like `{checkpoint.source}`"
+    shapes = clip_tensors.shapes(new, target, where)
+    _check_shapes(shapes, checkpoint.config, target, where)
     return _cast(new, {n: old[sources[n]] for n in sources}, {}, checkpoint.source)
 
 
@@ -269,12 +280,10 @@ def _config_folder(resolved):
 
 
 def _config(layout, shapes, base, folder, where):
-    """Reads the configuration of the layout's library, or infers it."""
-    name, reader = _READERS[layout.kind]
-    if folder is None or not (folder / name).is_file():
+    """Reads the configuration that lies beside the weights, or infers it."""
+    config = _read_config(layout, folder)
+    if config is None:
         return clip_sizes.infer(shapes, base, where)
-    values = _read_json(folder / name)
-    config = reader(values, f"`{folder / name}`")
     layers = {"vision": layout.vision_layers, "text": layout.text_layers}
     for tower, found in layers.items():
         if found is None:
@@ -283,11 +292,23 @@ def _config(layout, shapes, base, folder, where):
             config[tower] = clip_sizes.infer(shapes, base, where)[tower]
         elif config[tower]["num_layers"] != found:
             raise ValueError(
-                f"{where} holds {found} blocks of the {tower} tower, but "
-                f"`{folder / name}` states {config[tower]['num_layers']}; blocks are "
+                f"{where} holds {found} blocks of the {tower} tower, but the config "
+                f"file in `{folder}` states {config[tower]['num_layers']}; blocks are "
                 "missing, or the file belongs to another model."
             )
     return config
+
+
+def _read_config(layout, folder):
+    """Reads the file of the layout's own library, or else that of the other."""
+    for kind in sorted(_READERS, key=lambda kind: kind != layout.kind):
+        name, key, reader = _READERS[kind]
+        if folder is None or not (folder / name).is_file():
+            continue
+        values = _read_json(folder / name)
+        if kind == layout.kind or key in values:
+            return reader(values, f"`{folder / name}`")
+    return None
 
 
 def _read_json(path):
@@ -303,14 +324,14 @@ def _read_json(path):
     return values
 
 
-def _base_size(base, where):
-    """Returns the output size that the base has."""
+def _lent(base, where):
+    """Returns the projection of the base."""
     if base is None or base.vision is None:
         raise ValueError(
             f"{where} holds an image tower without its projection; pass as `base` the "
             "checkpoint that it was fine-tuned from, which has it."
         )
-    return base.config["vision"]["output_size"]
+    return base.vision["proj"]
 
 
 def _check_shapes(shapes, config, layout, where):
@@ -345,7 +366,7 @@ def _check_floating(tensors, layout, where):
 
 
 _READERS = {
-    "hugging_face": ("config.json", clip_config.from_hugging_face),
-    "open_clip": ("open_clip_config.json", clip_config.from_open_clip),
+    "hugging_face": ("config.json", "model_type", clip_config.from_hugging_face),
+    "open_clip": ("open_clip_config.json", "model_cfg", clip_config.from_open_clip),
 }
 _FLOATING = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

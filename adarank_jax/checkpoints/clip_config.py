@@ -42,8 +42,8 @@ def from_hugging_face(values: Mapping[str, Any], where: str = "config.json") -> 
         parts = {}
         for tower in ("vision", "text"):
             # Old files repeat a tower under a second key, which the library obeys.
-            parts[tower] = dict(values.get(f"{tower}_config") or {})
-            parts[tower] |= values.get(f"{tower}_config_dict") or {}
+            parts[tower] = _object(values, f"{tower}_config", where)
+            parts[tower] |= _object(values, f"{tower}_config_dict", where)
             parts[tower]["projection_dim"] = values.get("projection_dim", 512)
     elif kind in ("clip_vision_model", "clip_text_model"):
         parts = {kind.split("_")[1]: values}
@@ -119,51 +119,22 @@ def from_open_clip(
         >>> config["vision"]["activation"], config["text"]["width"]
         ('quick_gelu', 512)
     """
-    model = values.get("model_cfg", values)
+    model = _object(values, "model_cfg", where) or values
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in model:
             raise ValueError(f"{where} must have the key {key!r} in 'model_cfg'.")
     _check_plain(model, where, "")
-    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
+    size = _checked(model["embed_dim"], 1, where, "embed_dim")
+    shared = {
+        "output_size": size,
+        "activation": "quick_gelu" if model.get("quick_gelu") else "gelu",
+        "qkv": "fused",
+    }
     config: Config = {"inferred": ()}
-    for tower, table in _OPEN_CLIP.items():
-        key = f"{tower}_cfg."
-        part = {k: v for k, v in model[f"{tower}_cfg"].items() if v is not None}
-        _check_plain(part, where, key)
-        fields = _fields(part, table, where, key)
-        width, norm = fields["width"], dict(part.get("norm_kwargs", {}))
-        pools, default = _POOLS[tower]
-        config[tower] = fields | {
-            "output_size": _checked(model["embed_dim"], 1, where, "embed_dim"),
-            "layer_norm_epsilon": float(norm.pop("eps", 1e-5)),
-            "activation": activation,
-            "mlp_width": int(width * part.get("mlp_ratio", 4.0)),
-            "qkv": "fused",
-            "pooling": pools.get(part.get("pool_type", default)),
-        }
-        if norm or config[tower]["pooling"] is None:
-            wrong = (
-                f"norm_kwargs {norm}" if norm else f"pool_type {part['pool_type']!r}"
-            )
-            raise ValueError(
-                f"{where} has '{key}{wrong}', which is not supported; expected 'eps' "
-                f"alone, and pool_type one of {sorted(pools)}."
-            )
-    vision, text = config["vision"], config["text"]
-    head_width = _checked(
-        model["vision_cfg"].get("head_width", 64), 1, where, "head_width"
-    )
-    vision["num_heads"] = vision["width"] // head_width
-    text["end_token"] = text["vocabulary_size"] - 1
-    if text["pooling"] == "end_token":
-        text["end_token"] = model["text_cfg"].get("eos_id", 2)
-    if vision["pooling"] == "average" and model["vision_cfg"].get(
-        "final_ln_after_pool"
-    ):
-        raise ValueError(
-            f"{where} has 'vision_cfg.final_ln_after_pool' with average pooling, which "
-            "is not supported; the norm must come before the average."
-        )
+    for tower in _OPEN_CLIP:
+        part = _object(model, f"{tower}_cfg", where)
+        part = {name: value for name, value in part.items() if value is not None}
+        config[tower] = _open_clip_tower(tower, part, where) | shared
     return config
 
 
@@ -219,7 +190,49 @@ def _both(config):
     return config["vision"], config["text"]
 
 
-def _fields(part, table, where, key):
+def _open_clip_tower(tower, part, where):
+    """Reads one tower of an open_clip configuration."""
+    key = f"{tower}_cfg."
+    _check_plain(part, where, key)
+    config = _fields(part, _OPEN_CLIP[tower], where, key)
+    ratio = _checked(part.get("mlp_ratio", 4.0), 4.0, where, f"{key}mlp_ratio")
+    config["mlp_width"] = int(config["width"] * ratio)
+    norm = _object(part, "norm_kwargs", where)
+    config["layer_norm_epsilon"] = _checked(norm.pop("eps", 1e-5), 1e-5, where, "eps")
+    if norm:
+        raise ValueError(
+            f"{where} has '{key}norm_kwargs' {norm}, expected 'eps' and nothing else."
+        )
+    pools, default = _POOLS[tower]
+    pool = part.get("pool_type", default)
+    if not isinstance(pool, str) or pool not in pools:
+        raise ValueError(
+            f"{where} has '{key}pool_type' {pool!r}, expected one of {sorted(pools)}."
+        )
+    config["pooling"] = pools[pool]
+    if tower == "vision":
+        head = _checked(part.get("head_width", 64), 1, where, f"{key}head_width")
+        config["num_heads"] = config["width"] // head
+    else:
+        end = part.get("eos_id", 2) if pool == "eos" else config["vocabulary_size"] - 1
+        config["end_token"] = end
+    if pool == "avg" and part.get("final_ln_after_pool"):
+        raise ValueError(
+            f"{where} has '{key}final_ln_after_pool' with average pooling, which is "
+            "not supported; the norm must come before the average."
+        )
+    return config
+
+
+def _object(values, key, where):
+    """Reads a JSON object; none is as good as an empty one."""
+    value = values.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} has {key!r} {value!r}, expected a JSON object.")
+    return dict(value)
+
+
+def _fields(part, table, where, key) -> dict[str, Any]:
     """Reads the fields of a table, or their defaults."""
     return {
         ours: _checked(part.get(theirs, default), default, where, f"{key}{theirs}")
@@ -227,7 +240,7 @@ def _fields(part, table, where, key):
     }
 
 
-def _checked(value, default, where, key):
+def _checked(value, default, where, key) -> Any:
     """Checks that a value is of the kind of its default."""
     if isinstance(default, str):
         if value not in _ACTIVATIONS:
@@ -235,10 +248,12 @@ def _checked(value, default, where, key):
                 f"{where} has '{key}' {value!r}, expected one of {_ACTIVATIONS}."
             )
         return value
+    is_side = key.endswith(("image_size", "patch_size"))
     if (
-        isinstance(value, (list, tuple))
-        and key.endswith("_size")
-        and len({*value}) == 1
+        is_side
+        and isinstance(value, list)
+        and value
+        and value == value[:1] * len(value)
     ):
         value = value[0]
     kinds = (int, float) if isinstance(default, float) else int

@@ -56,7 +56,7 @@ def sniff(path: str | os.PathLike) -> str:
 
 def _quote(head):
     """Shows the beginning of a text."""
-    text = head[:80].decode("utf-8", "replace")
+    text = " ".join(head[:80].decode("utf-8", "replace").split())
     return f" It starts with {text!r}." if text.isprintable() else ""
 
 

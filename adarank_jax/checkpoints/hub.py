@@ -59,10 +59,10 @@ def resolve(
     path = pathlib.Path(text).expanduser()
     if path.exists():
         return Resolved(path)
-    if _is_path(text) or parse(text) is None:
+    name = None if _is_path(text) else parse(text)
+    if name is None:
         raise FileNotFoundError(_missing(path, text))
-    repo, revision, subpath = parse(text)
-    return _fetch(repo, revision, subpath, offline, cache_dir, text)
+    return _fetch(*name, offline, cache_dir, text)
 
 
 def parse(source: str) -> tuple[str, str | None, str | None] | None:
@@ -97,7 +97,8 @@ def parse(source: str) -> tuple[str, str | None, str | None] | None:
 
 def _is_path(text):
     """Tells what can only be meant as a path."""
-    return text.startswith((".", "/", "~", "\\")) or text.endswith((*_ENDINGS, "/"))
+    ends = text.endswith((*_ENDINGS, "/")) and ":" not in text
+    return ends or text.startswith((".", "/", "~", "\\"))
 
 
 def _missing(path, text):
@@ -171,6 +172,11 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
             + _ADVICE.get(
                 status, "try again later, or pass a folder that holds the files."
             )
+        ) from error
+    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise ConnectionError(
+            f"The Hub cannot be reached ({type(error).__name__}: {error}); check the "
+            "network and its proxy, or pass a folder that holds the files."
         ) from error
     commit = _commit(path)
     return Resolved(path, repo, commit, subpath)

@@ -260,7 +260,7 @@ _VALUES = (
     "BINFLOAT FLOAT BINBYTES BINBYTES8 SHORT_BINBYTES BYTEARRAY8 BINSTRING STRING "
     "SHORT_BINSTRING BINUNICODE BINUNICODE8 SHORT_BINUNICODE UNICODE"
 )
-_OPCODES: dict[str, Callable[[_Machine, Any], None]] = {
+_OPCODES: dict[str, Callable[[_Machine, Any], object]] = {
     **{name: _Machine.push for name in _VALUES.split()},
     **{
         name: _integer for name in "INT BININT BININT1 BININT2 LONG LONG1 LONG4".split()

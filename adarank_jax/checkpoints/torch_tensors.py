@@ -82,7 +82,8 @@ class TensorReader:
         if any(isinstance(bits, dict) and any(bits.values()) for bits in metadata):
             raise ValueError(f"{where} is a negated or conjugated view: `.clone()` it.")
         dtype, begin, count = self._storage(args, value.path, where)
-        offset, shape, strides = args[1], _numbers(args[2]), _numbers(args[3])
+        (offset,) = _numbers((args[1],), where)
+        shape, strides = (_numbers(value, where) for value in args[2:4])
         self._check_bounds(offset, shape, strides, count, dtype, where)
         return self._view(dtype, begin, offset, shape, strides)
 
@@ -118,9 +119,8 @@ class TensorReader:
 
     def _check_bounds(self, offset, shape, strides, count, dtype, where):
         """Checks that a view of a storage stays inside of it."""
-        is_whole = _is_count(offset) and shape is not None and strides is not None
-        if not is_whole or len(shape) != len(strides):
-            raise ValueError(f"{where} must have integers as shape and strides.")
+        if len(shape) != len(strides):
+            raise ValueError(f"{where} has the shape {shape}, but strides {strides}.")
         if offset < 0 or min((*shape, *strides), default=0) < 0:
             raise ValueError(f"{where} has a negative offset, size or stride; damaged.")
         if math.prod(size or 1 for size in shape) >= 1 << 48:
@@ -155,16 +155,17 @@ class TensorReader:
         return view.astype(f"=u{width}").view(dtype) if self.is_big else view
 
 
-def _numbers(value):
-    """Returns a tuple of integers, or None if this is no such thing."""
+def _numbers(value, where):
+    """Returns a tuple of integers, if this is one."""
     if isinstance(value, Node) and value.path == "torch.Size" and value.args:
         value = value.args[0]
-    is_known = (
+    if not (
         isinstance(value, tuple | list)
         and len(value) <= 32
         and all(map(_is_count, value))
-    )
-    return tuple(value) if is_known else None
+    ):
+        raise ValueError(f"{where} must have at most 32 integers as shape and strides.")
+    return tuple(value)
 
 
 def _is_count(value):

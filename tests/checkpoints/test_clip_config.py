@@ -186,7 +186,7 @@ def test_from_hugging_face_refuses(values, message):
         ("vision_cfg", {"timm_model_name": "vit_base"}, "timm_model_name"),
         ("vision_cfg", {"layers": [3, 4, 6, 3]}, "layers.*positive integer"),
         ("vision_cfg", {"attentional_pool": True}, "attentional_pool"),
-        ("vision_cfg", {"pool_type": "none"}, "pool_type 'none'"),
+        ("vision_cfg", {"pool_type": "none"}, "pool_type' 'none'"),
         ("vision_cfg", {"norm_kwargs": {"bias": False}}, "norm_kwargs"),
         ("vision_cfg", {"pos_embed_type": "sin_cos_2d"}, "pos_embed_type"),
         (
@@ -282,3 +282,11 @@ def test_fields_are_plain_numbers():
     config = clip_sizes.infer(shapes(), TINY)
     for part in (config["vision"], config["text"]):
         assert not any(isinstance(value, np.generic) for value in part.values())
+
+
+@pytest.mark.parametrize("key", ["vision_config", "text_config_dict"])
+def test_parts_must_be_objects(key):
+    with pytest.raises(ValueError, match=f"'{key}'.*JSON object"):
+        clip_config.from_hugging_face({"model_type": "clip", key: [1]})
+    with pytest.raises(ValueError, match="'text_cfg'.*JSON object"):
+        clip_config.from_open_clip(OPEN_CLIP_B_32 | {"text_cfg": "small"})

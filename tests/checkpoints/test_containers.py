@@ -246,7 +246,7 @@ FORMATS = {
     "pickle": (pickle.dumps({"a": [1, 2, 3]}), "bare pickle.*not read"),
     "legacy": ((FOLDER / "legacy.pt").read_bytes(), "before torch 1.6"),
     "script": ((FOLDER / "torchscript.pt").read_bytes(), "TorchScript"),
-    "noise": (b"\xfe\xed\xfa\xce" * 5, "neither safetensors nor.*xfe.xed"),
+    "noise": (b"\xfe\xed\xfa\xce" * 5, "neither a safetensors file nor.*xfe.xed"),
     "short": (b"abc", "3 bytes"),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from adarank_jax.checkpoints import restricted_pickle
 from tests.checkpoints.test_torch_files import archive, state_dict, tensor
 
+ROOT = pathlib.Path(__file__).parents[2]
 LOAD = pickle.dumps(None)
 CODE = {
     "reduce": (b"cposix\nsystem\nVtouch MARK\n\x85R.", "posix.system"),
@@ -97,7 +99,7 @@ REFUSED = {
     "inert": (b"cevil\nThing\nVx\n\x85R}Va\nNsb.", "holds a evil.Thing"),
 }
 WATCH = """
-import json, pickle, sys
+import json, pickle, resource, sys, time
 from adarank_jax.checkpoints.torch_files import read_torch
 good, *files = sys.argv[1:]
 for warm_up in (good, files[-1]):
@@ -106,17 +108,20 @@ for warm_up in (good, files[-1]):
 seen, harmless = [], {"object.__getattr__", "os.listdir", "mmap.__new__", "os.scandir"}
 def hook(event, args):
     if seen is None or event in harmless: return
-    if event == "open" and (args[1] or "r").strip("bU") == "r": return
-    if event == "open" and args[1] is None: return
+    reads = event == "open" and (args[1] or "r") in ("r", "rb")
+    if reads and str(args[0]) in files: return
     seen.append([event, repr(args)[:200]])
 sys.addaudithook(hook)
-answers = {}
+answers, slowest, memory = {}, 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for file in files:
+    start = time.monotonic()
     try: answers[file] = ["read", sorted(read_torch(file).tensors)]
     except Exception as error: answers[file] = [type(error).__name__, str(error)]
+    slowest = max(slowest, time.monotonic() - start)
+memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
 events, seen = seen, []
 pickle.loads(b"cos\\nsystem\\nVtrue\\n\\x85R.")
-print(json.dumps([answers, events, [event for event, _ in seen]]))
+print(json.dumps([answers, events, [event for event, _ in seen], slowest, memory]))
 """
 
 
@@ -138,26 +143,31 @@ def watched(tmp_path_factory):
         [sys.executable, "-c", WATCH, str(good), *map(str, files)],
         cwd=folder,
         env=os.environ
-        | {"PYTHONPATH": os.pathsep.join([os.getcwd(), str(folder)])}
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
         | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    answers, events, control = json.loads(process.stdout)
+    answers, *rest = json.loads(process.stdout)
     assert not (folder / "MARK").exists()
-    return (
-        {os.path.basename(path)[:-3]: answer for path, answer in answers.items()},
-        events,
-        control,
-    )
+    assert set(os.listdir(folder)) == {
+        "evil.py",
+        *map(os.path.basename, [good, *files]),
+    }
+    return ({pathlib.Path(path).stem: value for path, value in answers.items()}, *rest)
 
 
 def test_read_runs_imports_and_writes_nothing(watched):
-    _, events, control = watched
+    _, events, control, *_ = watched
     assert events == []
     assert "os.system" in control
+
+
+def test_read_takes_little_time_and_memory(watched):
+    *_, seconds, megabytes = watched
+    assert seconds < 5 and megabytes < 300
 
 
 @pytest.mark.parametrize("name", CODE)
