@@ -24,7 +24,9 @@ def is_tensor(value: Any) -> bool:
 def describe(value: Any) -> str:
     """Says what a value of a pickle is, without showing what is in it."""
     if isinstance(value, Node):
-        return "one tensor without a name" if is_tensor(value) else f"a {value.path}"
+        if is_tensor(value):
+            return "one tensor without a name"
+        return f"a {value.path or 'storage'}"
     return f"a {type(value).__name__}"
 
 

@@ -11,63 +11,68 @@ import pathlib
 import sys
 import types
 
-import torch
-from safetensors.torch import save_file
-
 FOLDER = pathlib.Path(__file__).parent / "torch_files"
 
 
-class Block(torch.nn.Module):
-    """A residual block with a function as attribute."""
+def _classes(torch):
+    """Defines modules like those of Task Arithmetic, in a package of that name."""
 
-    def __init__(self):
-        super().__init__()
-        self.ln_1 = torch.nn.LayerNorm(4)
-        self.attn = torch.nn.MultiheadAttention(4, 2)
-        self.activation = functools.partial(
-            torch.nn.functional.gelu, approximate="tanh"
-        )
+    class Block(torch.nn.Module):
+        """A residual block with a function as attribute."""
 
+        def __init__(self):
+            super().__init__()
+            self.ln_1 = torch.nn.LayerNorm(4)
+            self.attn = torch.nn.MultiheadAttention(4, 2)
+            self.activation = functools.partial(
+                torch.nn.functional.gelu, approximate="tanh"
+            )
 
-class ImageEncoder(torch.nn.Module):
-    """The shape of the encoders that Task Arithmetic pickles."""
+    class ImageEncoder(torch.nn.Module):
+        """The shape of the encoders that Task Arithmetic pickles."""
 
-    def __init__(self):
-        super().__init__()
-        model = torch.nn.Module()
-        model.visual = torch.nn.Module()
-        model.visual.conv1 = torch.nn.Conv2d(3, 4, 2, 2, bias=False)
-        model.visual.class_embedding = torch.nn.Parameter(torch.randn(4))
-        model.visual.transformer = torch.nn.Sequential(Block(), Block())
-        model.visual.proj = torch.nn.Parameter(torch.randn(4, 2).t().contiguous().t())
-        model.register_buffer("attn_mask", torch.randn(3, 3), persistent=False)
-        model.register_buffer("position_ids", torch.arange(3)[None])
-        model.activation = torch.nn.functional.relu
-        model.logit_scale = torch.nn.Parameter(torch.tensor(2.5))
-        model.tied = model.visual.conv1
-        self.model = model
-        self.train_preprocess = types.SimpleNamespace(size=(224, 224))
-        self.cache_dir = None
+        def __init__(self):
+            super().__init__()
+            model = torch.nn.Module()
+            model.visual = torch.nn.Module()
+            model.visual.conv1 = torch.nn.Conv2d(3, 4, 2, 2, bias=False)
+            model.visual.class_embedding = torch.nn.Parameter(torch.randn(4))
+            model.visual.transformer = torch.nn.Sequential(Block(), Block())
+            model.visual.proj = torch.nn.Parameter(
+                torch.randn(4, 2).t().contiguous().t()
+            )
+            model.register_buffer("attn_mask", torch.randn(3, 3), persistent=False)
+            model.register_buffer("position_ids", torch.arange(3)[None])
+            model.activation = torch.nn.functional.relu
+            model.logit_scale = torch.nn.Parameter(torch.tensor(2.5))
+            model.tied = model.visual.conv1
+            self.model = model
+            self.train_preprocess = types.SimpleNamespace(size=(224, 224))
+            self.cache_dir = None
 
+    class ClassificationHead(torch.nn.Linear):
+        """The shape of the heads that Task Arithmetic pickles."""
 
-class ClassificationHead(torch.nn.Linear):
-    """The shape of the heads that Task Arithmetic pickles."""
+        def __init__(self):
+            super().__init__(4, 3)
+            self.normalize = True
 
-    def __init__(self):
-        super().__init__(4, 3)
-        self.normalize = True
+    modeling = types.ModuleType("src.modeling")
+    sys.modules |= {"src": types.ModuleType("src"), "src.modeling": modeling}
+    for cls in (Block, ImageEncoder, ClassificationHead):
+        cls.__module__, cls.__qualname__ = "src.modeling", cls.__name__
+        setattr(modeling, cls.__name__, cls)
+    return ImageEncoder(), ClassificationHead()
 
 
 def main():
     """Writes all files."""
+    import torch
+    from safetensors.torch import save_file
+
     torch.manual_seed(0)
     torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
     FOLDER.mkdir(exist_ok=True)
-    modeling = types.ModuleType("src.modeling")
-    sys.modules |= {"src": types.ModuleType("src"), "src.modeling": modeling}
-    for cls in (Block, ImageEncoder, ClassificationHead):
-        cls.__module__ = "src.modeling"
-        setattr(modeling, cls.__name__, cls)
     base = torch.randn(6, 4)
     tensors = collections.OrderedDict(
         float32=base,
@@ -89,7 +94,7 @@ def main():
         expanded=torch.tensor([2.0]).expand(3, 2),
         parameter=torch.nn.Parameter(torch.randn(2)),
     )
-    encoder, head = ImageEncoder(), ClassificationHead()
+    encoder, head = _classes(torch)
     tagged = torch.nn.Parameter(torch.randn(2))
     tagged.tag = "keeps an attribute, so it is rebuilt from its type"
     optimizer = torch.optim.Adam(head.parameters())
