@@ -1,0 +1,343 @@
+"""CLIP checkpoints as parameter trees, and back into the layout that is wanted."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from adarank_jax import tree
+from adarank_jax.checkpoints import clip_base, clip_config, clip_names, hub
+from adarank_jax.checkpoints.clip_names import Layout
+from adarank_jax.checkpoints.containers import StateDict, read_state
+from adarank_jax.tree import Tree
+
+
+class ClipCheckpoint(NamedTuple):
+    """A checkpoint as trees, with all that is needed to write it back.
+
+    Attributes:
+        source: as it was asked for.
+        vision: float32 parameters of the image tower, projection included.
+        text: those of the text tower; None if there is none or it was not asked for.
+        logit_scale: logarithm of the factor of the logits; None if there is none.
+        config: ``vision`` and ``text`` (or None), each with the fields of its module,
+            and ``inferred``, the fields that no file states.
+        layout: names in the file.
+        state: the tensors of the file, as they are.
+        from_base: paths that the file does not hold and that the base lent.
+        revision: commit of the repository on the Hub; None for local files.
+    """
+
+    source: str
+    vision: Tree | None
+    text: Tree | None
+    logit_scale: float | None
+    config: dict[str, Any]
+    layout: Layout
+    state: StateDict
+    from_base: tuple[str, ...] = ()
+    revision: str | None = None
+
+
+def read_clip(
+    source: str,
+    qkv: str = "fused",
+    base: ClipCheckpoint | None = None,
+    offline: bool = False,
+    towers: Sequence[str] | None = None,
+) -> ClipCheckpoint:
+    """Reads a CLIP checkpoint of any known layout.
+
+    Args:
+        source: a file, a folder or ``org/name[@revision][:path]`` on the Hub.
+        qkv: ``fused`` for one matrix of query, key and value, ``split`` for three.
+        base: the checkpoint that an expert was fine-tuned from. It lends the projection
+            to experts without one, and what no file states about the model.
+        offline: take files of the Hub from its cache only.
+        towers: to convert; None for both without a base, and for the image tower alone
+            with one.
+
+    Returns:
+        The checkpoint; its trees are float32 copies.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: the checkpoint is damaged, is no CLIP model, does not fit its
+            configuration or the base, or holds numbers that are not finite.
+    """
+    resolved = hub.resolve(source, offline)
+    state = read_state(resolved.path)
+    return from_state(
+        state, source, qkv, base, towers, _config_folder(resolved), resolved.revision
+    )
+
+
+def from_state(
+    state: StateDict,
+    source: str,
+    qkv: str = "fused",
+    base: ClipCheckpoint | None = None,
+    towers: Sequence[str] | None = None,
+    config_folder: pathlib.Path | None = None,
+    revision: str | None = None,
+) -> ClipCheckpoint:
+    """Turns a state dict that was already read into a checkpoint.
+
+    Args:
+        state: names and arrays.
+        source: what to call it.
+        qkv: as for `read_clip`.
+        base: as for `read_clip`.
+        towers: as for `read_clip`.
+        config_folder: where to look for the configuration; None to infer it.
+        revision: commit on the Hub.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ValueError: as for `read_clip`.
+    """
+    where = f"`{source}`"
+    towers = towers or (("vision",) if base else ("vision", "text"))
+    layout = clip_names.recognise(state.tensors, where)
+    _check_floating(state.tensors, layout, where)
+    shapes = clip_names.shapes(state.tensors, layout, where)
+    config = _config(layout, shapes, base and base.config, config_folder, where)
+    from_base = ()
+    if config["vision"] and not layout.has_projection:
+        from_base = ("proj",)
+        config["vision"]["output_size"] = _base_size(base, where)
+    if config["text"] and not layout.has_text_projection:
+        config["text"]["output_size"] = None
+    _check_shapes(shapes, config, layout, where)
+    if base and config["vision"]:
+        clip_base.check_configs(base.config, config, (f"`{base.source}`", where))
+    for tower in ("vision", "text"):
+        if config[tower]:
+            config[tower]["qkv"] = qkv
+    params = clip_names.to_params(state.tensors, layout, qkv, towers)
+    tree.check_finite(params, f"{where} ({', '.join(f.name for f in state.files)})")
+    vision, scale = params.get("vision"), params.get("logit_scale")
+    if from_base and vision is not None:
+        vision["proj"] = np.array(base.vision["proj"])
+    return ClipCheckpoint(
+        source=source,
+        vision=vision,
+        text=params.get("text"),
+        logit_scale=None if scale is None else float(scale.reshape(())),
+        config=config,
+        layout=layout,
+        state=state,
+        from_base=from_base,
+        revision=revision,
+    )
+
+
+def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarray]:
+    """Puts an image tower into the checkpoint's own state dict.
+
+    Args:
+        checkpoint: whose names, order, dtypes and other tensors are kept.
+        vision: parameters of the image tower, query, key and value fused or split.
+
+    Returns:
+        Array by name; with the checkpoint's own parameters, the very bytes of the file.
+
+    Raises:
+        ValueError: the tower has other tensors, is not finite in the dtype of the file,
+            or changes a projection that the file has no place for.
+    """
+    layout = checkpoint.layout
+    if layout.vision_layers is None:
+        raise ValueError(f"`{checkpoint.source}` has no image tower to replace.")
+    if not layout.has_projection:
+        if not np.array_equal(vision["proj"], checkpoint.vision["proj"]):
+            raise ValueError(
+                f"`{checkpoint.source}` has no place for the projection of the image "
+                "tower, which differs from that of the base; write the result in the "
+                "layout of the base."
+            )
+        vision = {key: value for key, value in vision.items() if key != "proj"}
+    old = checkpoint.state.tensors
+    new = clip_names.to_state({"vision": vision}, layout)
+    return dict(old) | _cast(new, old, old, checkpoint.source)
+
+
+def to_hugging_face(
+    checkpoint: ClipCheckpoint, vision: Tree | None = None
+) -> dict[str, np.ndarray]:
+    """Writes a whole model as the state dict of `CLIPModel`.
+
+    Args:
+        checkpoint: with both towers.
+        vision: image tower to write; None for the checkpoint's own.
+
+    Returns:
+        Array by name, in the dtypes of the checkpoint.
+
+    Raises:
+        ValueError: the checkpoint has no text tower or no projection, or the tower does
+            not fit it.
+    """
+    return _to_kind(checkpoint, vision, "hugging_face")
+
+
+def to_open_clip(
+    checkpoint: ClipCheckpoint, vision: Tree | None = None
+) -> dict[str, np.ndarray]:
+    """Writes a whole model as the state dict of open_clip's `CLIP`.
+
+    Args:
+        checkpoint: with both towers.
+        vision: image tower to write; None for the checkpoint's own.
+
+    Returns:
+        Array by name, in the dtypes of the checkpoint.
+
+    Raises:
+        ValueError: the checkpoint has no text tower or no projection, or the tower does
+            not fit it.
+    """
+    return _to_kind(checkpoint, vision, "open_clip")
+
+
+def _to_kind(checkpoint, vision, kind):
+    """Writes both towers in one of the layouts."""
+    layout = checkpoint.layout
+    if checkpoint.text is None or layout.vision_layers is None:
+        raise ValueError(
+            f"`{checkpoint.source}` has no text tower that was read, and a whole CLIP "
+            "model needs one; start from the base, read with both towers."
+        )
+    target = clip_names.full_layout(kind, layout.vision_layers, layout.text_layers)
+    params = {
+        "vision": checkpoint.vision if vision is None else vision,
+        "text": checkpoint.text,
+        "logit_scale": np.float32(checkpoint.logit_scale),
+    }
+    old = checkpoint.state.tensors
+    names = {entry.path: entry.names for entry in clip_names.entries(layout)}
+    sources = {
+        name: names[entry.path][min(i, len(names[entry.path]) - 1)]
+        for entry in clip_names.entries(target)
+        for i, name in enumerate(entry.names)
+        if entry.path in names
+    }
+    new = clip_names.to_state(params, target)
+    return _cast(new, {n: old[sources[n]] for n in sources}, {}, checkpoint.source)
+
+
+def _cast(new, like, same, source):
+    """Casts float32 arrays to the dtypes of others; what did not change stays as it is."""
+    cast = {}
+    for name, array in new.items():
+        old = like.get(name)
+        if old is None:
+            cast[name] = array
+            continue
+        if name in same and old.shape != array.shape:
+            raise ValueError(
+                f"The image tower has {name!r} with shape {array.shape}, but it is "
+                f"{old.shape} in `{source}`; merge models of one architecture."
+            )
+        if name in same and np.array_equal(old.astype(np.float32), array):
+            cast[name] = old
+            continue
+        with np.errstate(over="ignore"):
+            cast[name] = array.astype(old.dtype)
+    tree.check_finite(cast, f"What is written like `{source}`")
+    return cast
+
+
+def _config_folder(resolved):
+    """Tells where a configuration may lie that belongs to the weights."""
+    if resolved.path.is_dir():
+        return resolved.path
+    return None if resolved.repo else resolved.path.parent
+
+
+def _config(layout, shapes, base, folder, where):
+    """Reads the configuration of the layout's library, or infers it."""
+    name, reader = _READERS[layout.kind]
+    if folder is None or not (folder / name).is_file():
+        return clip_config.infer(shapes, base, where)
+    values = _read_json(folder / name)
+    config = reader(values, f"`{folder / name}`")
+    layers = {"vision": layout.vision_layers, "text": layout.text_layers}
+    for tower, found in layers.items():
+        if found is None:
+            config[tower] = None
+        elif config[tower] is None:
+            config[tower] = clip_config.infer(shapes, base, where)[tower]
+        elif config[tower]["num_layers"] != found:
+            raise ValueError(
+                f"{where} holds {found} blocks of the {tower} tower, but `{folder / name}`"
+                f" states {config[tower]['num_layers']}; blocks are missing, or the file "
+                "belongs to another model."
+            )
+    return config
+
+
+def _read_json(path):
+    """Reads a JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`{path}` is no JSON file: {error}.") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"`{path}` must hold a JSON object, got {type(values).__name__}."
+        )
+    return values
+
+
+def _base_size(base, where):
+    """Returns the output size that the base has."""
+    if base is None or base.vision is None:
+        raise ValueError(
+            f"{where} holds an image tower without its projection; pass as `base` the "
+            "checkpoint that it was fine-tuned from, which has it."
+        )
+    return base.config["vision"]["output_size"]
+
+
+def _check_shapes(shapes, config, layout, where):
+    """Compares the shapes in the file with those of the configuration."""
+    names = {entry.path: entry.names for entry in clip_names.entries(layout)}
+    expected = clip_config.shapes_of(config)
+    lines = [
+        f"{names[path][0]} gives {path} {shape}, expected {expected[path]}"
+        for path, shape in shapes.items()
+        if path in expected and shape != expected[path]
+    ]
+    if lines:
+        raise ValueError(
+            f"{where} has {len(lines)} tensors whose shapes do not fit its "
+            "configuration; do the weights belong to it?\n  " + "\n  ".join(lines[:12])
+        )
+
+
+def _check_floating(tensors, layout, where):
+    """Refuses weights that are no floating-point numbers."""
+    lines = [
+        f"{name}: {tensors[name].dtype}"
+        for entry in clip_names.entries(layout)
+        for name in entry.names
+        if tensors[name].dtype not in _FLOATING
+    ]
+    if lines:
+        raise ValueError(
+            f"{where} has {len(lines)} weights that are no floating-point numbers of 16 "
+            "bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
+        )
+
+
+_READERS = {
+    "hugging_face": ("config.json", clip_config.from_hugging_face),
+    "open_clip": ("open_clip_config.json", clip_config.from_open_clip),
+}
+_FLOATING = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

@@ -1,0 +1,253 @@
+"""Where a checkpoint lies: a path on this machine, or a repository on the Hub.
+
+A path that exists wins. What is fetched goes to the cache of `huggingface_hub`, and the
+commit that a name stood for is recorded.
+"""
+
+import difflib
+import os
+import pathlib
+import re
+from typing import NamedTuple
+
+
+class Resolved(NamedTuple):
+    """A source that is now on this machine.
+
+    Attributes:
+        path: file or folder.
+        repo: ``org/name`` on the Hub; None for local paths.
+        revision: commit that was fetched; None for local paths.
+        subpath: inside the repository; None for the whole of it.
+    """
+
+    path: pathlib.Path
+    repo: str | None = None
+    revision: str | None = None
+    subpath: str | None = None
+
+
+def resolve(
+    source: str | os.PathLike,
+    offline: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> Resolved:
+    """Finds a checkpoint, and fetches it if it is on the Hub.
+
+    Args:
+        source: a file, a folder or ``org/name[@revision][:path/in/repo]``.
+        offline: take files of the Hub from its cache only; so does HF_HUB_OFFLINE.
+        cache_dir: folder of that cache; None for the usual one.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        FileNotFoundError: there is no such path, repository, revision or file, or it is
+            not in the cache; the message has the nearest name if there is one.
+        PermissionError: the repository is private or gated.
+        ConnectionError: the Hub cannot be reached.
+        ValueError: the source is empty, or neither a path nor a name on the Hub.
+
+    Examples:
+        >>> parse("openai/clip-vit-base-patch32@main")
+        ('openai/clip-vit-base-patch32', 'main', None)
+    """
+    text = os.fspath(source)
+    if not text.strip():
+        raise ValueError("`source` must be a path or a name on the Hub, got none.")
+    path = pathlib.Path(text).expanduser()
+    if path.exists():
+        return Resolved(path)
+    if _is_path(text) or parse(text) is None:
+        raise FileNotFoundError(_missing(path, text))
+    repo, revision, subpath = parse(text)
+    return _fetch(repo, revision, subpath, offline, cache_dir, text)
+
+
+def parse(source: str) -> tuple[str, str | None, str | None] | None:
+    """Splits a name on the Hub into repository, revision and path.
+
+    Args:
+        source: ``org/name[@revision][:path/in/repo]``.
+
+    Returns:
+        The three parts; None if it is no such name.
+
+    Raises:
+        ValueError: the path leaves the repository.
+
+    Examples:
+        >>> parse("org/name:Cars/finetuned.pt")
+        ('org/name', None, 'Cars/finetuned.pt')
+        >>> parse("a/b/c") is None
+        True
+    """
+    found = _NAME.fullmatch(source)
+    if not found or any(mark in found["repo"] for mark in ("--", "..")):
+        return None
+    subpath = found["subpath"]
+    if subpath and ("\\" in subpath or {"", ".", ".."} & {*subpath.split("/")}):
+        raise ValueError(
+            f"{source!r} must name a path inside the repository, got {subpath!r}; write "
+            "it as folder/file without '..'."
+        )
+    return found["repo"], found["revision"], subpath
+
+
+def _is_path(text):
+    """Tells what can only be meant as a path."""
+    return text.startswith((".", "/", "~", "\\")) or text.endswith((*_ENDINGS, "/"))
+
+
+def _missing(path, text):
+    """Says what is there instead of a path."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        path, parent = parent, parent.parent
+    names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean `{parent / near[0]}`?" if near else ""
+    if not hint:
+        shown = ", ".join(names[:6]) or "nothing"
+        hint = f"; `{parent}` holds {shown}{', …' if len(names) > 6 else ''}."
+    kind = "" if _is_path(text) else (
+        " It is no name on the Hub either: those are written "
+        "org/name[@revision][:path/in/repo]."
+    )  # fmt: skip
+    return f"There is no file or folder `{text}`{hint}{kind}"
+
+
+def _fetch(repo, revision, subpath, offline, cache_dir, source):
+    """Downloads what is needed, and explains what went wrong."""
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    offline = offline or constants.HF_HUB_OFFLINE
+    options = {
+        "revision": revision,
+        "cache_dir": cache_dir,
+        "local_files_only": offline,
+    }
+    try:
+        if subpath and subpath.endswith(_ENDINGS):
+            path = pathlib.Path(
+                huggingface_hub.hf_hub_download(repo, subpath, **options)
+            )
+        else:
+            path = _fetch_folder(repo, subpath, options)
+    except errors.GatedRepoError as error:
+        raise PermissionError(
+            f"The repository {repo!r} is gated: accept its terms on its page, then log "
+            "in with `hf auth login`, or pass a folder that holds its files."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no path {source!r} on this machine, and the Hub has no public "
+            f"repository {repo!r}; check the spelling, or log in with `hf auth login` if "
+            "it is private."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"The repository {repo!r} has no revision {revision!r}; check the branch, "
+            "tag or commit."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _not_cached(repo, revision, subpath, offline, error) from error
+    except errors.EntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"The repository {repo!r} has no file {subpath!r} at revision "
+            f"{revision or 'main'!r}; look the path up on its page."
+        ) from error
+    except errors.HFValidationError as error:
+        raise ValueError(
+            f"{source!r} is neither a path nor a valid name on the Hub: {error}"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        kind = PermissionError if status in (401, 403) else ConnectionError
+        raise kind(
+            f"The Hub answered {status} for {repo!r}; "
+            + _ADVICE.get(
+                status, "try again later, or pass a folder that holds the files."
+            )
+        ) from error
+    commit = _commit(path)
+    return Resolved(path, repo, commit, subpath)
+
+
+def _fetch_folder(repo, subpath, options):
+    """Fetches configuration and weights: of several containers, the best one only."""
+    from huggingface_hub import snapshot_download
+
+    start = f"{subpath}/" if subpath else ""
+    for weights in _WEIGHTS:
+        patterns = [start + name for name in (*_BESIDE, *weights)]
+        folder = pathlib.Path(
+            snapshot_download(repo, allow_patterns=patterns, **options)
+        )
+        path = folder / subpath if subpath else folder
+        if any(next(path.glob(name), None) for name in weights):
+            return path
+        # The commit is known now; the next round asks for the same one.
+        options = options | {"revision": _commit(folder) or options["revision"]}
+    there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    raise FileNotFoundError(
+        f"The repository {repo!r} has no weights{f' in {subpath!r}' if subpath else ''}"
+        f" under a usual name ({_WEIGHTS[0][0]}, {_WEIGHTS[2][0]}, …); what was fetched "
+        f"is {there}. Name the file: {repo}:path/of/file."
+    )
+
+
+def _not_cached(repo, revision, subpath, offline, error):
+    """Tells apart a cache without the files and a Hub out of reach."""
+    what = f"{repo!r}" + (f" at {revision!r}" if revision else "")
+    what += f" ({subpath})" if subpath else ""
+    if offline:
+        return FileNotFoundError(
+            f"{what} is not in the cache of the Hub, or not in whole, and the network is "
+            "switched off; run once with a network, or pass a folder that holds its "
+            "files."
+        )
+    cause = error.__cause__
+    reason = f" ({type(cause).__name__})" if cause else ""
+    return ConnectionError(
+        f"The Hub cannot be reached{reason}, and {what} is not in its cache; check the "
+        "network, or pass a folder that holds its files."
+    )
+
+
+def _commit(path):
+    """Reads the commit off a path in the cache."""
+    parts = path.parts
+    for i, part in enumerate(parts[:-1]):
+        if part == "snapshots":
+            return parts[i + 1]
+    return None
+
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9._/-]+))?(:(?P<subpath>.+))?"
+)
+_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".json", ".ckpt")
+_BESIDE = (
+    "config.json",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+_WEIGHTS = (
+    ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    ("open_clip_model.safetensors",),
+    ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
+    ("open_clip_pytorch_model.bin",),
+)
+_ADVICE = {
+    401: "log in with `hf auth login`, or pass a folder that holds the files.",
+    403: "your account has no access; ask for it on the page of the repository.",
+    404: "check the spelling.",
+}
