@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from adarank_jax.checkpoints import hub
+
 UNKNOWN = "unknown"
 
 
@@ -213,9 +215,8 @@ def hub_id(source: str) -> str | None:
         'openai/clip-vit-base-patch32'
         >>> hub_id("./experts/mnist.pt")
     """
-    name = source.partition("@")[0]
-    is_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII) is not None
-    return name if is_id and not pathlib.Path(source).exists() else None
+    parts = None if pathlib.Path(source).exists() else hub.parse(source)
+    return parts[0] if parts else None
 
 
 def read_licence(folder: pathlib.Path | None) -> str:
