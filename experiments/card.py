@@ -117,9 +117,10 @@ def render(card: Card) -> str:
     )
     environment.filters["code"] = _Code
     environment.filters["fenced"] = _fenced
-    environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
+    environment.filters["percent"] = _percent
     text = environment.get_template("card.md.jinja").render(
         card=card,
+        parents=[card.base, *card.experts],
         rows=sorted(card.rows, key=lambda row: row["mean"]),
         tasks=[parent.name for parent in card.experts],
         first=card.heads[0].name if card.heads else "",
@@ -130,6 +131,11 @@ def render(card: Card) -> str:
         rebuild=_rebuild_command(card),
     )
     return f"---\n{_metadata(card)}\n---\n{text}"
+
+
+def _percent(share):
+    """Shows a share of one in percent, and a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.2f}"
 
 
 class _Code(str):

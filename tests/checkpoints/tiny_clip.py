@@ -58,7 +58,7 @@ def moved(tensors, seed=1, share=0.03):
     def move(array):
         step = rng.normal(size=array.shape).astype(np.float32)
         norm = np.linalg.norm(array) / max(np.linalg.norm(step), 1e-9)
-        return (array + np.float32(share * norm) * step).astype(array.dtype)
+        return np.asarray(array + np.float32(share * norm) * step, array.dtype)
 
     return {n: move(x) if x.dtype.kind == "f" else x for n, x in tensors.items()}
 
