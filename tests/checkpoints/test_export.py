@@ -19,7 +19,7 @@ from adarank_jax.checkpoints import (
 )
 from adarank_jax.checkpoints.export import TaskHead
 from tests import helpers
-from tests.checkpoints import tiny_clip
+from tests.checkpoints import tiny_folders
 
 HEADS = [
     TaskHead("mnist", helpers.matrix(0, 3, 12), class_names=("one", "zwei", "三")),
@@ -32,14 +32,14 @@ HEADS = [
 ]
 
 
-@pytest.fixture(params=tiny_clip.KINDS)
+@pytest.fixture(params=tiny_folders.KINDS)
 def kind(request):
     return request.param
 
 
 @pytest.fixture
 def base(tmp_path):
-    return clip.read_clip(str(tiny_clip.write(tmp_path / "base")))
+    return clip.read_clip(str(tiny_folders.write(tmp_path / "base")))
 
 
 def raw(folder, stem="model"):
@@ -66,7 +66,7 @@ def snapshot(folder):
 
 
 def test_no_op_merge_comes_back_byte_for_byte(tmp_path, kind):
-    source = tiny_clip.write(tmp_path / "base", kind)
+    source = tiny_folders.write(tmp_path / "base", kind)
     base = clip.read_clip(str(source))
     is_open_clip = kind == "open_clip"
     size = 200_000 if kind == "sharded" else "5GB"
@@ -93,7 +93,7 @@ def test_no_op_merge_comes_back_byte_for_byte(tmp_path, kind):
 
 @pytest.mark.parametrize("qkv", ["fused", "split"])
 def test_only_the_image_tower_changes(tmp_path, kind, qkv):
-    source = tiny_clip.write(tmp_path / "base", kind)
+    source = tiny_folders.write(tmp_path / "base", kind)
     base = clip.read_clip(str(source), qkv)
     is_open_clip = kind == "open_clip"
     stem = "open_clip_model" if is_open_clip else "model"
@@ -118,10 +118,10 @@ def test_only_the_image_tower_changes(tmp_path, kind, qkv):
 
 
 def test_export_of_open_clip_holds_the_same_model_for_transformers(tmp_path):
-    source = tiny_clip.write(tmp_path / "base", "open_clip")
+    source = tiny_folders.write(tmp_path / "base", "open_clip")
     base = clip.read_clip(str(source))
     out = export.write_model(tmp_path / "out", base, base.vision)
-    theirs = tiny_clip.state("hugging_face")
+    theirs = tiny_folders.state("hugging_face")
     assert {n: x.tobytes() for n, x in theirs.items()} == {
         name: data for name, (_, _, data) in raw(out).items()
     }
@@ -133,7 +133,7 @@ def test_export_of_open_clip_holds_the_same_model_for_transformers(tmp_path):
 
 def test_export_for_open_clip_holds_the_same_model(tmp_path, base):
     out = export.write_model(tmp_path / "out", base, base.vision, with_open_clip=True)
-    theirs = tiny_clip.state("open_clip")
+    theirs = tiny_folders.state("open_clip")
     assert {n: x.tobytes() for n, x in theirs.items()} == {
         name: data for name, (_, _, data) in raw(out, "open_clip_model").items()
     }
@@ -144,7 +144,7 @@ def test_export_for_open_clip_holds_the_same_model(tmp_path, base):
 def test_image_tower_alone_in_the_layout_of_open_clip_becomes_a_vision_model(tmp_path):
     tensors = {
         f"module.{name}": array.astype(np.float16)
-        for name, array in tiny_clip.state("open_clip").items()
+        for name, array in tiny_folders.state("open_clip").items()
         if name.startswith("visual.")
     }
     (tmp_path / "base").mkdir()
@@ -231,7 +231,7 @@ def test_preprocessing_is_written_where_the_base_has_none(tmp_path, base):
 
 def test_link_into_the_hub_cache_is_followed_and_others_are_refused(tmp_path):
     repository = tmp_path / "models--org--name"
-    base = tiny_clip.write(repository / "snapshots" / "abc")
+    base = tiny_folders.write(repository / "snapshots" / "abc")
     (repository / "blobs").mkdir()
     shutil.move(base / "tokenizer.json", repository / "blobs" / "123")
     (base / "tokenizer.json").symlink_to("../../blobs/123")
@@ -455,9 +455,9 @@ def test_environment_is_never_written(tmp_path, base, monkeypatch):
 
 
 def test_base_without_projection_is_refused(tmp_path):
-    base = clip.read_clip(str(tiny_clip.write(tmp_path / "base", "vision")))
+    base = clip.read_clip(str(tiny_folders.write(tmp_path / "base", "vision")))
     tensors = {n: x for n, x in base.state.tensors.items() if "projection" not in n}
-    tiny_clip.write(tmp_path / "tower", "model", tensors)
+    tiny_folders.write(tmp_path / "tower", "model", tensors)
     tower = clip.read_clip(str(tmp_path / "tower"), base=base)
     with pytest.raises(ValueError, match="no projection"):
         export.write_model(tmp_path / "out", tower, tower.vision)

@@ -12,7 +12,7 @@ from adarank_jax.core import merge
 from adarank_jax.core.merge import Variables
 from experiments import presets, rebuild
 from tests import helpers
-from tests.checkpoints import tiny_clip
+from tests.checkpoints import tiny_folders
 
 CASES = ("cart-fused",)
 
@@ -67,10 +67,10 @@ for case in sys.argv[2:]:
 def made(tmp_path_factory):
     """Merges in a process of its own; only files are left of it."""
     folder = tmp_path_factory.mktemp("made")
-    tensors = tiny_clip.state("hugging_face")
-    tiny_clip.write(folder / "base", "model", tensors)
+    tensors = tiny_folders.state("hugging_face")
+    tiny_folders.write(folder / "base", "model", tensors)
     for seed, name in enumerate("abc"):
-        tiny_clip.write(folder / name, "vision", tiny_clip.moved(tensors, seed))
+        tiny_folders.write(folder / name, "vision", tiny_folders.moved(tensors, seed))
     run("-c", MAKE, folder, *CASES)
     return folder
 
@@ -114,8 +114,8 @@ def test_recipe_is_small(made):
 
 @pytest.mark.parametrize("which", ["base", "a"])
 def test_other_weights_are_named(made, tmp_path, which):
-    other = tiny_clip.moved(tiny_clip.state("hugging_face"), 9, 0.001)
-    tiny_clip.write(tmp_path / "other", "model", other)
+    other = tiny_folders.moved(tiny_folders.state("hugging_face"), 9, 0.001)
+    tiny_folders.write(tmp_path / "other", "model", other)
     changes = {"base": str(tmp_path / "other")}
     if which == "a":
         experts = options(made, "cart-fused", None).experts
