@@ -9,7 +9,14 @@ import ml_dtypes
 import numpy as np
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import clip_base, clip_config, clip_names, hub
+from adarank_jax.checkpoints import (
+    clip_base,
+    clip_config,
+    clip_names,
+    clip_sizes,
+    clip_tensors,
+    hub,
+)
 from adarank_jax.checkpoints.clip_names import Layout
 from adarank_jax.checkpoints.containers import StateDict, read_state
 from adarank_jax.tree import Tree
@@ -104,13 +111,18 @@ def from_state(
     where = f"`{source}`"
     towers = towers or (("vision",) if base else ("vision", "text"))
     layout = clip_names.recognise(state.tensors, where)
+    if layout.vision_layers is None and "vision" in towers:
+        raise ValueError(
+            f"{where} is a {layout.model} and has no image tower, which is what is "
+            "merged; pass a whole model or an image tower."
+        )
     _check_floating(state.tensors, layout, where)
-    shapes = clip_names.shapes(state.tensors, layout, where)
+    shapes = clip_tensors.shapes(state.tensors, layout, where)
     config = _config(layout, shapes, base and base.config, config_folder, where)
-    from_base = ()
+    from_base: tuple[str, ...] = ()
     if config["vision"] and not layout.has_projection:
         from_base = ("proj",)
-        config["vision"]["output_size"] = _base_size(base, where)
+        config["vision"]["output_size"] = _lent(base, where).shape[1]
     if config["text"] and not layout.has_text_projection:
         config["text"]["output_size"] = None
     _check_shapes(shapes, config, layout, where)
@@ -119,11 +131,11 @@ def from_state(
     for tower in ("vision", "text"):
         if config[tower]:
             config[tower]["qkv"] = qkv
-    params = clip_names.to_params(state.tensors, layout, qkv, towers)
+    params = clip_tensors.to_params(state.tensors, layout, qkv, towers)
     tree.check_finite(params, f"{where} ({', '.join(f.name for f in state.files)})")
     vision, scale = params.get("vision"), params.get("logit_scale")
     if from_base and vision is not None:
-        vision["proj"] = np.array(base.vision["proj"])
+        vision["proj"] = np.array(_lent(base, where))
     return ClipCheckpoint(
         source=source,
         vision=vision,
@@ -152,10 +164,14 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
             or changes a projection that the file has no place for.
     """
     layout = checkpoint.layout
-    if layout.vision_layers is None:
-        raise ValueError(f"`{checkpoint.source}` has no image tower to replace.")
+    if layout.vision_layers is None or checkpoint.vision is None:
+        raise ValueError(
+            f"`{checkpoint.source}` has no image tower that was read; read it with its "
+            "image tower."
+        )
     if not layout.has_projection:
-        if not np.array_equal(vision["proj"], checkpoint.vision["proj"]):
+        proj = vision.get("proj", checkpoint.vision["proj"])
+        if not np.array_equal(proj, checkpoint.vision["proj"]):
             raise ValueError(
                 f"`{checkpoint.source}` has no place for the projection of the image "
                 "tower, which differs from that of the base; write the result in the "
@@ -163,7 +179,7 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
             )
         vision = {key: value for key, value in vision.items() if key != "proj"}
     old = checkpoint.state.tensors
-    new = clip_names.to_state({"vision": vision}, layout)
+    new = clip_tensors.to_state({"vision": vision}, layout)
     return dict(old) | _cast(new, old, old, checkpoint.source)
 
 
@@ -208,7 +224,7 @@ def to_open_clip(
 def _to_kind(checkpoint, vision, kind):
     """Writes both towers in one of the layouts."""
     layout = checkpoint.layout
-    if checkpoint.text is None or layout.vision_layers is None:
+    if None in (checkpoint.text, layout.vision_layers, layout.text_layers):
         raise ValueError(
             f"`{checkpoint.source}` has no text tower that was read, and a whole CLIP "
             "model needs one; start from the base, read with both towers."
@@ -227,12 +243,15 @@ def _to_kind(checkpoint, vision, kind):
         for i, name in enumerate(entry.names)
         if entry.path in names
     }
-    new = clip_names.to_state(params, target)
+    new = clip_tensors.to_state(params, target)
+    where = f"What is written like `{checkpoint.source}`"
+    shapes = clip_tensors.shapes(new, target, where)
+    _check_shapes(shapes, checkpoint.config, target, where)
     return _cast(new, {n: old[sources[n]] for n in sources}, {}, checkpoint.source)
 
 
 def _cast(new, like, same, source):
-    """Casts float32 arrays to the dtypes of others; what did not change stays as it is."""
+    """Casts arrays to the dtypes of others; what did not change stays as it is."""
     cast = {}
     for name, array in new.items():
         old = like.get(name)
@@ -261,25 +280,35 @@ def _config_folder(resolved):
 
 
 def _config(layout, shapes, base, folder, where):
-    """Reads the configuration of the layout's library, or infers it."""
-    name, reader = _READERS[layout.kind]
-    if folder is None or not (folder / name).is_file():
-        return clip_config.infer(shapes, base, where)
-    values = _read_json(folder / name)
-    config = reader(values, f"`{folder / name}`")
+    """Reads the configuration that lies beside the weights, or infers it."""
+    config = _read_config(layout, folder)
+    if config is None:
+        return clip_sizes.infer(shapes, base, where)
     layers = {"vision": layout.vision_layers, "text": layout.text_layers}
     for tower, found in layers.items():
         if found is None:
             config[tower] = None
         elif config[tower] is None:
-            config[tower] = clip_config.infer(shapes, base, where)[tower]
+            config[tower] = clip_sizes.infer(shapes, base, where)[tower]
         elif config[tower]["num_layers"] != found:
             raise ValueError(
-                f"{where} holds {found} blocks of the {tower} tower, but `{folder / name}`"
-                f" states {config[tower]['num_layers']}; blocks are missing, or the file "
-                "belongs to another model."
+                f"{where} holds {found} blocks of the {tower} tower, but the config "
+                f"file in `{folder}` states {config[tower]['num_layers']}; blocks are "
+                "missing, or the file belongs to another model."
             )
     return config
+
+
+def _read_config(layout, folder):
+    """Reads the file of the layout's own library, or else that of the other."""
+    for kind in sorted(_READERS, key=lambda kind: kind != layout.kind):
+        name, key, reader = _READERS[kind]
+        if folder is None or not (folder / name).is_file():
+            continue
+        values = _read_json(folder / name)
+        if kind == layout.kind or key in values:
+            return reader(values, f"`{folder / name}`")
+    return None
 
 
 def _read_json(path):
@@ -295,20 +324,20 @@ def _read_json(path):
     return values
 
 
-def _base_size(base, where):
-    """Returns the output size that the base has."""
+def _lent(base, where):
+    """Returns the projection of the base."""
     if base is None or base.vision is None:
         raise ValueError(
             f"{where} holds an image tower without its projection; pass as `base` the "
             "checkpoint that it was fine-tuned from, which has it."
         )
-    return base.config["vision"]["output_size"]
+    return base.vision["proj"]
 
 
 def _check_shapes(shapes, config, layout, where):
     """Compares the shapes in the file with those of the configuration."""
     names = {entry.path: entry.names for entry in clip_names.entries(layout)}
-    expected = clip_config.shapes_of(config)
+    expected = clip_sizes.shapes_of(config)
     lines = [
         f"{names[path][0]} gives {path} {shape}, expected {expected[path]}"
         for path, shape in shapes.items()
@@ -331,13 +360,13 @@ def _check_floating(tensors, layout, where):
     ]
     if lines:
         raise ValueError(
-            f"{where} has {len(lines)} weights that are no floating-point numbers of 16 "
-            "bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
+            f"{where} has {len(lines)} weights that are no floating-point numbers of "
+            "16 bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
         )
 
 
 _READERS = {
-    "hugging_face": ("config.json", clip_config.from_hugging_face),
-    "open_clip": ("open_clip_config.json", clip_config.from_open_clip),
+    "hugging_face": ("config.json", "model_type", clip_config.from_hugging_face),
+    "open_clip": ("open_clip_config.json", "model_cfg", clip_config.from_open_clip),
 }
 _FLOATING = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

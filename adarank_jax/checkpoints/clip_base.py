@@ -45,14 +45,14 @@ def check_same_base(base: Any, expert: Any) -> list[str]:
         raise ValueError(
             f"{names[1]} does not come from the base {names[0]}: the median of "
             f"|expert - base| / |base| over {len(ratios)} matrices is {ratio:.2f}, "
-            f"expected below {LARGEST_RATIO} (an unrelated model gives about 1.4); check "
-            "which base the expert was fine-tuned from."
+            f"expected below {LARGEST_RATIO} (an unrelated model gives about 1.4); "
+            "check which base the expert was fine-tuned from."
         )
     warnings = []
     if all(np.array_equal(one[path], two[path]) for path in one):
         warnings.append(
-            f"{names[1]} equals the base {names[0]}: its task vector is zero, so nothing "
-            "of it can be kept or pruned."
+            f"{names[1]} equals the base {names[0]}: its task vector is zero, so there "
+            "is nothing to keep or prune."
         )
     if _BITS.get(expert.layout.dtype, 32) < _BITS.get(base.layout.dtype, 32):
         warnings.append(
@@ -105,9 +105,9 @@ def check_configs(
         raise ValueError(f"{names[0]} and {names[1]} must both have an image tower.")
     if any(one[field] != two[field] for field in _SIZES):
         raise ValueError(
-            f"Base and expert differ in size: base {_describe(one)} is {names[0]}, expert "
-            f"{_describe(two)} is {names[1]}; only models of one architecture can be "
-            "merged."
+            f"Base and expert differ in size: base {_describe(one)}, {names[0]}, and "
+            f"expert {_describe(two)}, {names[1]}; only models of one architecture can "
+            "be merged."
         )
     unknown = {*base.get("inferred", ()), *expert.get("inferred", ())}
     lines = [

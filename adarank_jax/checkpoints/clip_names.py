@@ -1,20 +1,14 @@
-"""The names of CLIP's tensors: flat torch state dicts <-> parameter trees.
+"""The names of CLIP's tensors in state dicts of torch, and the paths that we give them.
 
-Two layouts are known, open_clip's (which is OpenAI's) and that of Hugging Face. Both
-hold the same numbers: Linear weights as (outputs, inputs), the patch embedding as a
-convolution, query, key and value in one matrix or in three. What happens to a tensor
-follows from its name alone, never from its shape, because square matrices look the
-same both ways.
+Two layouts are known, open_clip's (which is OpenAI's) and that of Hugging Face. What
+happens to a tensor follows from its name alone, never from its shape, because square
+matrices look the same both ways.
 """
 
+import collections
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
-
-from adarank_jax import tree
-from adarank_jax.tree import Tree
 
 
 class Layout(NamedTuple):
@@ -31,9 +25,7 @@ class Layout(NamedTuple):
         has_projection: whether the projection of the image tower is there.
         has_text_projection: whether that of the text tower is there.
         has_logit_scale: whether the logit scale is there.
-        qkv: ``fused`` or ``split``, as in the file.
         dtype: of the tensors, or ``mixed``.
-        model: name of the class that saves such a state dict.
     """
 
     kind: str
@@ -42,61 +34,34 @@ class Layout(NamedTuple):
     text_prefix: str
     vision_layers: int | None
     text_layers: int | None
-    has_projection: bool
-    has_text_projection: bool
-    has_logit_scale: bool
-    qkv: str
-    dtype: str
-    model: str
+    has_projection: bool = True
+    has_text_projection: bool = True
+    has_logit_scale: bool = True
+    dtype: str = "float32"
+
+    @property
+    def qkv(self) -> str:
+        """How the file holds query, key and value: ``fused`` or ``split``."""
+        return "split" if self.kind == "hugging_face" else "fused"
+
+    @property
+    def model(self) -> str:
+        """Name of the class that saves such a state dict."""
+        tower = "Text" if self.vision_layers is None else "Vision"
+        has_both = None not in (self.vision_layers, self.text_layers)
+        if self.kind == "open_clip":
+            return "CLIP" if has_both else f"{tower}Transformer"
+        projection = {"Vision": self.has_projection, "Text": self.has_text_projection}
+        end = "WithProjection" if projection[tower] else ""
+        return "CLIPModel" if has_both else f"CLIP{tower}Model{end}"
 
 
 class Entry(NamedTuple):
-    """One tensor of ours: where it goes, its names in the file, and what to do."""
+    """One tensor: our path, its names in the file, and what turns it to ours."""
 
     path: str
     names: tuple[str, ...]
     how: str
-
-
-def recognise(tensors: Mapping[str, Any], where: str = "the state dict") -> Layout:
-    """Tells the layout of a state dict and checks its names.
-
-    Args:
-        tensors: array by name.
-        where: what to call the state dict in messages.
-
-    Returns:
-        The layout; with it every name has exactly one place, or is one of those that
-        hold no weights (`IGNORED`).
-
-    Raises:
-        ValueError: the names are not those of a CLIP model, a prefix is unknown or
-            ambiguous, or names are missing or left over; the message lists both sides.
-
-    Examples:
-        >>> layout = full_layout("hugging_face", 1, 1)
-        >>> names = [name for entry in entries(layout) for name in entry.names]
-        >>> recognise({f"module.{name}": np.ones(1) for name in names}).prefix
-        'module.'
-    """
-    layout = _layout(tensors, where)
-    expected = [name for entry in entries(layout) for name in entry.names]
-    ignored = {name for name in tensors if _is_ignored(name, layout)}
-    missing = [name for name in expected if name not in tensors]
-    extra = [
-        name for name in tensors if name not in ignored and name not in {*expected}
-    ]
-    if missing or extra:
-        sides = [f"{len(missing)} names are missing{_group(missing, expected)}"]
-        sides += [f"{len(extra)} names have no place{_group(extra, extra)}"]
-        raise ValueError(
-            f"{where} was taken for a {layout.model} in the layout of {layout.kind} "
-            f"with the prefix {layout.prefix!r}, but "
-            + "; ".join(side for side in sides if not side.startswith("0 "))
-            + "; save the whole state dict of one CLIP model, and nothing else."
-        )
-    dtypes = {str(tensors[name].dtype) for name in expected}
-    return layout._replace(dtype=dtypes.pop() if len(dtypes) == 1 else "mixed")
 
 
 def full_layout(kind: str, vision_layers: int, text_layers: int) -> Layout:
@@ -110,379 +75,229 @@ def full_layout(kind: str, vision_layers: int, text_layers: int) -> Layout:
     Raises:
         ValueError: there is no such kind.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"`kind` must be one of {list(_KINDS)}, got {kind!r}.")
-    style = _KINDS[kind]
-    return Layout(
-        kind, "", style.vision_prefix, style.text_prefix, vision_layers, text_layers,
-        True, True, True, style.qkv, "float32", style.model,
-    )  # fmt: skip
+    if kind not in _TOWER_PREFIXES:
+        raise ValueError(
+            f"`kind` must be one of {sorted(_TOWER_PREFIXES)}, got {kind!r}."
+        )
+    return Layout(kind, "", *_TOWER_PREFIXES[kind], vision_layers, text_layers)
 
 
 def entries(layout: Layout) -> list[Entry]:
-    """Lists the tensors of a layout: our paths, with their names in the file.
+    """Lists the tensors of a layout.
 
     Args:
         layout: as `recognise` or `full_layout` returns it.
 
     Returns:
         Entries with paths ``vision/…``, ``text/…`` and ``logit_scale``.
+
+    Examples:
+        >>> entries(full_layout("open_clip", 12, 12))[0].names
+        ('logit_scale',)
     """
     is_hub = layout.kind == "hugging_face"
-    column = 2 if is_hub else 1
+    prefix = layout.prefix
     found = []
     if layout.has_logit_scale:
-        found.append(Entry("logit_scale", (f"{layout.prefix}logit_scale",), "copy"))
-    towers = (
-        ("vision", layout.vision_prefix, layout.vision_layers, _VISION),
-        ("text", layout.text_prefix, layout.text_layers, _TEXT),
-    )
-    for tower, prefix, num_layers, table in towers:
-        if num_layers is None:
-            continue
-        prefix = layout.prefix + prefix
-        rows = [(row[0], row[column], row[3]) for row in table]
-        for i in range(num_layers):
-            block = f"{_BLOCKS[column]}.{i}."
-            rows += [
-                (f"resblocks_{i}/{r[0]}", _prefixed(block, r[column]), r[3])
-                for r in _BLOCK
-            ]
-        for path, names, how in rows:
-            names = (names,) if isinstance(names, str) else names
-            names = tuple(prefix + name for name in names)
-            found.append(Entry(f"{tower}/{path}", names, how))
-    how = "transpose" if is_hub else "copy"
-    end = ".weight" if is_hub else ""
-    if layout.has_projection:
-        name = f"visual_projection{end}" if is_hub else f"{layout.vision_prefix}proj"
-        found.append(Entry("vision/proj", (layout.prefix + name,), how))
-    if layout.has_text_projection:
-        prefix = layout.prefix + ("" if is_hub else layout.text_prefix)
-        name = f"{prefix}text_projection{end}"
-        found.append(Entry("text/text_projection", (name,), how))
+        found.append(Entry("logit_scale", (f"{prefix}logit_scale",), "copy"))
+    if layout.vision_layers is not None:
+        start = prefix + layout.vision_prefix
+        found += _tower("vision", layout, start, _VISION, layout.vision_layers)
+        if layout.has_projection:
+            name = f"{prefix}visual_projection.weight" if is_hub else f"{start}proj"
+            found.append(
+                Entry("vision/proj", (name,), "transpose" if is_hub else "copy")
+            )
+    if layout.text_layers is not None:
+        start = prefix + layout.text_prefix
+        found += _tower("text", layout, start, _TEXT, layout.text_layers)
+        if layout.has_text_projection:
+            name = f"{prefix}text_projection.weight"
+            name = name if is_hub else f"{start}text_projection"
+            how = "transpose" if is_hub else "copy"
+            found.append(Entry("text/text_projection", (name,), how))
     return found
 
 
-def shapes(
-    tensors: Mapping[str, Any], layout: Layout, where: str = "the state dict"
-) -> dict[str, tuple[int, ...]]:
-    """Lists the shapes that the tensors will have, without touching a number.
+def recognise(tensors: Mapping[str, Any], where: str = "the state dict") -> Layout:
+    """Tells the layout of a state dict; every name has exactly one place in it.
 
     Args:
         tensors: array by name.
-        layout: of the state dict.
         where: what to call the state dict in messages.
 
     Returns:
-        Shape by path, query, key and value counted as one.
+        The layout. Names of things that are no weights of the towers (`IGNORED`) are
+        passed over.
 
     Raises:
-        ValueError: a patch embedding is no square RGB convolution, or query, key and
-            value differ in shape.
+        ValueError: the names are not those of a CLIP model, a prefix is unknown or
+            ambiguous, or names are missing or left over; the message lists both sides.
     """
-    found = {}
-    for path, names, how in entries(layout):
-        raw = [tuple(tensors[name].shape) for name in names]
-        shape = raw[0]
-        if len({*raw}) > 1 or (len(raw) > 1 and not shape):
-            raise ValueError(
-                f"{where} holds query, key and value of different shapes: "
-                f"{dict(zip(names, raw, strict=True))}."
-            )
-        if len(raw) > 1:
-            shape = (3 * shape[0], *shape[1:])
-        if how == "patches":
-            if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-                raise ValueError(
-                    f"{where} holds {names[0]!r} with shape {shape}, expected (width, "
-                    "3, patch, patch): a square patch of an RGB image."
-                )
-            shape = (3 * shape[2] * shape[3], shape[0])
-        found[path] = shape[::-1] if how == "transpose" else shape
-    return found
-
-
-def to_params(
-    tensors: Mapping[str, Any],
-    layout: Layout,
-    qkv: str = "fused",
-    towers: Iterable[str] = ("vision", "text"),
-) -> Tree:
-    """Builds parameter trees from a state dict.
-
-    Args:
-        tensors: array by name.
-        layout: of the state dict.
-        qkv: ``fused`` for one matrix of query, key and value, ``split`` for three.
-        towers: which of them to build.
-
-    Returns:
-        A nested dict with ``vision``, ``text`` and ``logit_scale``, as far as the state
-        dict has them; float32, every array a copy.
-
-    Raises:
-        ValueError: there is no such `qkv`.
-    """
-    if qkv not in ("fused", "split"):
-        raise ValueError(f"`qkv` must be 'fused' or 'split', got {qkv!r}.")
-    flat, wanted = {}, {*towers, "logit_scale"}
-    for path, names, how in entries(layout):
-        if path.split("/")[0] not in wanted:
-            continue
-        rows = [np.asarray(tensors[name]).astype(np.float32) for name in names]
-        paths = [path]
-        if "/in_proj/" in path:
-            rows = np.split(rows[0], 3) if len(rows) == 1 else rows
-            rows = rows if qkv == "split" else [np.concatenate(rows)]
-            paths = _split_paths(path) if qkv == "split" else paths
-        flat |= {p: _to_ours(row, how) for p, row in zip(paths, rows, strict=True)}
-    return tree.unflatten(flat)
-
-
-def to_state(params: Tree, layout: Layout) -> dict[str, np.ndarray]:
-    """Turns parameter trees back to a state dict: undoes `to_params`.
-
-    Args:
-        params: a nested dict with ``vision``, ``text`` or ``logit_scale``; query, key
-            and value fused or split.
-        layout: to write.
-
-    Returns:
-        Float32 array by name, of those tensors that `params` has a branch for.
-
-    Raises:
-        ValueError: a tensor of a branch is missing or has no place in the layout.
-    """
-    flat = tree.flatten(params)
-    state, used = {}, set()
-    for path, names, how in entries(layout):
-        if path.split("/")[0] not in params:
-            continue
-        paths = [path] if path in flat else _split_paths(path)
-        if "/in_proj/" not in path or not all(p in flat for p in paths):
-            paths = [path]
-        if paths[0] not in flat:
-            raise ValueError(f"`params` must hold {path!r} to be written as {names}.")
-        used |= {*paths}
-        rows = [_to_theirs(np.asarray(flat[p], np.float32), how) for p in paths]
-        if len(rows) != len(names):
-            rows = [np.concatenate(rows)] if len(rows) == 3 else np.split(rows[0], 3)
-        for name, row in zip(names, rows, strict=True):
-            state[name] = np.array(row, np.float32, order="C")
-    if left := sorted(flat.keys() - used):
+    kind, tower, start = _anchor(tensors, where)
+    towers = dict(zip(("vision", "text"), _TOWER_PREFIXES[kind], strict=True))
+    own = next((p for p in (towers[tower], "text.") if p and start.endswith(p)), "")
+    prefix = start.removesuffix(own)
+    if not _WRAPPER.fullmatch(prefix):
         raise ValueError(
-            f"`params` holds {left}, which have no place in a {layout.model} in the "
-            f"layout of {layout.kind}."
+            f"{where} has names with the prefix {prefix!r}, expected none or a chain "
+            f"of {_WRAPPERS}; remove the prefix from the names first."
         )
-    return state
-
-
-def _layout(tensors, where):
-    """Finds kind, prefixes and sizes from the names alone."""
-    kind, head, has_vision = _head(tensors, where)
-    style = _KINDS[kind]
-    own = style.vision_prefix if has_vision else style.text_prefix
-    own = own if own and head.endswith(own) else ""
-    if kind == "open_clip" and not has_vision and head.endswith("text."):
-        own = "text."
-    prefix = head.removesuffix(own)
-    if not _WRAPPERS.fullmatch(prefix):
-        raise ValueError(
-            f"{where} has names with the prefix {prefix!r}, expected none or a chain of "
-            f"{_WRAPPER_NAMES}; remove it from the names first."
-        )
-    vision_prefix, text_prefix = (own, style.text_prefix) if has_vision else ("", own)
     if kind == "open_clip" and any(n.startswith(f"{prefix}text.") for n in tensors):
-        text_prefix = "text."
-    blocks = style.blocks
-    text = None
-    if not has_vision or vision_prefix:
-        text = _num_layers(tensors, f"{prefix}{text_prefix}{blocks}.")
-    hub, end = kind == "hugging_face", ".weight" if kind == "hugging_face" else ""
-    if hub and has_vision:
-        text = (
-            text if any(n.startswith(prefix + text_prefix) for n in tensors) else None
+        towers["text"] = "text."
+    layers: dict[str, int | None] = {"vision": None, "text": None}
+    layers[tower] = _num_blocks(tensors, kind, start)
+    if tower == "vision" and own:
+        layers["text"] = _num_blocks(tensors, kind, prefix + towers["text"]) or None
+    towers[tower] = own
+    layout = Layout(kind, prefix, *towers.values(), *layers.values())
+    if None in layers.values():
+        # Of a whole model every part must be there; of one tower, what is there counts.
+        projections = {
+            entry.path: entry.names[0] in tensors for entry in entries(layout)
+        }
+        layout = layout._replace(
+            has_projection=projections.get("vision/proj", False),
+            has_text_projection=projections.get("text/text_projection", False),
+            has_logit_scale=projections["logit_scale"],
         )
-    vision = None
-    if has_vision:
-        vision = _num_layers(tensors, f"{prefix}{vision_prefix}{blocks}.") or 0
-    proj = (
-        f"{prefix}visual_projection.weight" if hub else f"{prefix}{vision_prefix}proj"
-    )
-    text_proj = f"{prefix}{'' if hub else text_prefix}text_projection{end}"
-    both = vision is not None and text is not None
-    layout = Layout(
-        kind, prefix, vision_prefix, text_prefix, vision, text,
-        has_vision and (both or proj in tensors),
-        text is not None and (both or text_proj in tensors),
-        both or f"{prefix}logit_scale" in tensors, style.qkv, "float32", style.model,
-    )  # fmt: skip
-    return layout._replace(model=_model(layout))
+    _check_names(tensors, layout, where)
+    names = (name for entry in entries(layout) for name in entry.names)
+    dtypes = {str(tensors[name].dtype) for name in names}
+    return layout._replace(dtype=dtypes.pop() if len(dtypes) == 1 else "mixed")
 
 
-def _head(tensors, where):
-    """Finds what stands before the first tensor of a tower."""
-    for has_vision, anchors in _ANCHORS:
-        heads = {
+def _tower(tower, layout, start, table, num_blocks):
+    """Lists the tensors of one tower, projection excluded."""
+    column = 2 if layout.kind == "hugging_face" else 1
+    rows = [(row[0], row[column], row[3]) for row in table]
+    for i in range(num_blocks):
+        block = f"{_BLOCKS[layout.kind]}.{i}."
+        for row in _BLOCK:
+            rows.append((f"resblocks_{i}/{row[0]}", f"{block}{row[column]}", row[3]))
+    for path, name, how in rows:
+        names = [name.replace("*", part) for part in "qkv"] if "*" in name else [name]
+        yield Entry(f"{tower}/{path}", tuple(start + name for name in names), how)
+
+
+def _anchor(tensors, where):
+    """Finds kind and tower by a tensor that each has, and what stands before it."""
+    for tower, anchors in _ANCHORS:
+        found = {
             (kind, name.removesuffix(anchor))
             for name in tensors
-            for kind, anchor in anchors
-            if name == anchor or name.endswith(f".{anchor}")
+            for kind, anchor in anchors.items()
+            if f".{name}".endswith(f".{anchor}")
         }
-        hub = {head for kind, head in heads if kind == "hugging_face"}
-        heads = [
-            (kind, head)
-            for kind, head in sorted(heads)
-            if kind == "hugging_face" or head.removesuffix("embeddings.") not in hub
-        ]
-        if len(heads) > 1:
+        # The name of Hugging Face ends like that of open_clip.
+        found -= {
+            ("open_clip", f"{start}embeddings.")
+            for kind, start in found
+            if kind == "hugging_face"
+        }
+        if len(found) > 1:
             raise ValueError(
-                f"{where} holds several towers of one kind, expected one; their prefixes "
-                f"are {[head for _, head in heads]}; save one of them alone."
+                f"{where} holds {len(found)} {tower} towers, expected one; their names "
+                f"begin with {sorted(start for _, start in found)}; save one of them "
+                "alone."
             )
-        if heads:
-            return *heads[0], has_vision
+        if found:
+            kind, start = found.pop()
+            return kind, tower, start
     raise ValueError(
-        f"{where} is not a CLIP model with vision transformer: none of its "
+        f"{where} is no CLIP model with a vision transformer: none of its "
         f"{len(tensors)} names ends in 'class_embedding' or 'token_embedding.weight'; "
         f"the first are {list(tensors)[:4]}."
     )
 
 
-def _num_layers(tensors, start):
-    """Counts blocks by the highest number that follows a prefix."""
-    numbers = [
-        name[len(start) :].split(".")[0] for name in tensors if name.startswith(start)
-    ]
-    numbers = [int(number) for number in numbers if number.isdecimal()]
-    return max(numbers) + 1 if numbers else None
+def _num_blocks(tensors, kind, start):
+    """Counts blocks by the highest number among their names."""
+    block = re.compile(re.escape(f"{start}{_BLOCKS[kind]}.") + r"(\d{1,4})\.")
+    numbers = [int(found[1]) for found in map(block.match, tensors) if found]
+    return max(numbers, default=-1) + 1
 
 
-def _model(layout):
-    """Names the class that saves such a state dict."""
-    if layout.kind == "open_clip":
-        return "CLIP" if layout.text_layers is not None else "VisionTransformer"
-    if layout.vision_layers is None:
-        end = "WithProjection" if layout.has_text_projection else ""
-        return f"CLIPTextModel{end}"
-    if layout.text_layers is not None:
-        return "CLIPModel"
-    return "CLIPVisionModel" + ("WithProjection" if layout.has_projection else "")
+def _check_names(tensors, layout, where):
+    """Refuses names that are missing or have no place."""
+    expected = [name for entry in entries(layout) for name in entry.names]
+    missing = [name for name in expected if name not in tensors]
+    extra = {*tensors} - {*expected}
+    extra = [name for name in tensors if name in extra and not _ignored(name, layout)]
+    lines = [f"{len(missing)} missing{_grouped(missing, expected)}"]
+    lines += [f"{len(extra)} without a place{_grouped(extra, tensors)}"]
+    if missing or extra:
+        raise ValueError(
+            f"{where} looks like a {layout.model} of {layout.kind} with the prefix "
+            f"{layout.prefix!r}, but of its names "
+            + " and ".join(line for line in lines if not line.startswith("0 "))
+            + "; save the state dict of one whole model and nothing else."
+        )
 
 
-def _is_ignored(name, layout):
+def _ignored(name, layout):
     """Tells whether a name may be there without being read."""
     if any(pattern.search(name) for pattern in IGNORED):
         return True
-    if layout.kind != "open_clip" or layout.text_layers is not None:
-        return False
-    # The text tower without its blocks is what Task Arithmetic leaves in a file.
+    # Task Arithmetic saves image towers with a text tower that has lost its blocks.
     rest = name.removeprefix(layout.prefix).removeprefix(layout.text_prefix)
-    return layout.vision_prefix == "visual." and rest in _TEXT_REMAINS
+    is_rest = layout.vision_prefix == "visual." and layout.text_layers is None
+    return is_rest and rest in _TEXT_REST
 
 
-def _group(names, everything):
-    """Lists names in a message; a block that is there in whole is one item."""
-    blocks: dict[str, list[str]] = {}
+def _grouped(names: Collection[str], everything: Collection[str]) -> str:
+    """Lists names; a block of which all names are meant is one item."""
+    sizes = collections.Counter(_block(name) for name in everything)
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found = _IN_BLOCK.match(name)
-        blocks.setdefault(f"{found[1]}.*" if found else name, []).append(name)
+        groups.setdefault(_block(name), []).append(name)
     items = []
-    for block, members in blocks.items():
-        whole = [n for n in everything if n.startswith(block[:-1])]
-        is_whole = block.endswith(".*") and len(whole) == len(members)
-        items += [block] if is_whole else members
-    most = items[:12] + ([f"and {len(items) - 12} more"] if len(items) > 12 else [])
-    return (", all " if len(items) == 1 and len(names) > 1 else ": ") + ", ".join(most)
+    for block, members in groups.items():
+        items += [block] if len(members) == sizes[block] > 1 else members
+    shown = items[:12] + ([f"{len(items) - 12} more"] if len(items) > 12 else [])
+    return (", all " if len(items) == 1 < len(names) else ": ") + ", ".join(shown)
 
 
-def _prefixed(start, names):
-    """Puts a prefix before one name or before each of three."""
-    if isinstance(names, str):
-        return start + names
-    return tuple(start + name for name in names)
+def _block(name):
+    """Names the block that a name belongs to, or the name itself."""
+    found = _IN_BLOCK.match(name)
+    return f"{found[1]}*" if found else name
 
-
-def _split_paths(path):
-    """Names the three parts of a fused tensor."""
-    return [path.replace("/in_proj/", f"/{part}_proj/") for part in "qkv"]
-
-
-def _to_ours(array, how):
-    """Turns a float32 tensor of the file to ours."""
-    if how == "patches":
-        array = array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-    return np.ascontiguousarray(array.T if how == "transpose" else array)
-
-
-def _to_theirs(array, how):
-    """Undoes `_to_ours`."""
-    if how == "patches":
-        patch = round((array.shape[0] / 3) ** 0.5)
-        return array.reshape(patch, patch, 3, -1).transpose(3, 2, 0, 1)
-    return array.T if how == "transpose" else array
-
-
-class _Style(NamedTuple):
-    """What all state dicts of one kind have in common."""
-
-    vision_prefix: str
-    text_prefix: str
-    blocks: str
-    qkv: str
-    model: str
-
-
-_KINDS = {
-    "hugging_face": _Style(
-        "vision_model.", "text_model.", "encoder.layers", "split", "CLIPModel"
-    ),
-    "open_clip": _Style("visual.", "", "transformer.resblocks", "fused", "CLIP"),
-}
-_BLOCKS = (None, "transformer.resblocks", "encoder.layers")
 
 IGNORED = tuple(
     re.compile(pattern)
     for pattern in (
-        r"(^|\.)position_ids$",
-        r"(^|\.)attn_mask$",
+        r"(^|\.)(position_ids|attn_mask)$",
         r"^(input_resolution|context_length|vocab_size)$",
         r"^(module\.|model\.|_orig_mod\.)*(classification_head|classifier)\.",
-        r"^(optimizer|optimizer_state|lr_scheduler)(\.|$)",
+        r"^(optimizer|optimizer_state|lr_scheduler|scaler)(\.|$)",
     )
 )
 """Names that hold no weights of the towers: buffers, sizes, heads, optimizers."""
 
-_WRAPPER_NAMES = ["module.", "model.", "_orig_mod.", "image_encoder.", "clip_model."]
-_WRAPPERS = re.compile("(" + "|".join(map(re.escape, _WRAPPER_NAMES)) + ")*")
-_IN_BLOCK = re.compile(r"(.*\b(?:resblocks|layers)\.\d+)\.")
+_WRAPPERS = ["module.", "model.", "_orig_mod.", "image_encoder.", "clip_model."]
+_WRAPPER = re.compile("(" + "|".join(map(re.escape, _WRAPPERS)) + ")*")
+_IN_BLOCK = re.compile(r"((?:.*\.)?(?:resblocks|layers)\.\d+\.)")
 
+_TOWER_PREFIXES = {
+    "hugging_face": ("vision_model.", "text_model."),
+    "open_clip": ("visual.", ""),
+}
+_BLOCKS = {"hugging_face": "encoder.layers", "open_clip": "transformer.resblocks"}
 _ANCHORS = (
     (
-        True,
-        (
-            ("hugging_face", "embeddings.class_embedding"),
-            ("open_clip", "class_embedding"),
-        ),
+        "vision",
+        {"hugging_face": "embeddings.class_embedding", "open_clip": "class_embedding"},
     ),
     (
-        True,
-        (
-            ("hugging_face", "embeddings.patch_embedding.weight"),
-            ("open_clip", "visual.conv1.weight"),
-        ),
-    ),
-    (
-        False,
-        (
-            ("hugging_face", "embeddings.token_embedding.weight"),
-            ("open_clip", "token_embedding.weight"),
-        ),
+        "text",
+        {
+            "hugging_face": "embeddings.token_embedding.weight",
+            "open_clip": "token_embedding.weight",
+        },
     ),
 )
-
-_TEXT_REMAINS = {
+_TEXT_REST = {
     "token_embedding.weight",
     "positional_embedding",
     "text_projection",
@@ -490,15 +305,15 @@ _TEXT_REMAINS = {
     "ln_final.bias",
 }
 
-# Ours, open_clip's, Hugging Face's, what to do.
+# fmt: off
+# Our path, open_clip's name, that of Hugging Face, and what turns it to ours.
+_POSITIONS = (
+    "positional_embedding", "positional_embedding",
+    "embeddings.position_embedding.weight", "copy",
+)
 _VISION = (
     ("class_embedding", "class_embedding", "embeddings.class_embedding", "copy"),
-    (
-        "positional_embedding",
-        "positional_embedding",
-        "embeddings.position_embedding.weight",
-        "copy",
-    ),
+    _POSITIONS,
     ("conv1/kernel", "conv1.weight", "embeddings.patch_embedding.weight", "patches"),
     ("ln_pre/scale", "ln_pre.weight", "pre_layrnorm.weight", "copy"),
     ("ln_pre/bias", "ln_pre.bias", "pre_layrnorm.bias", "copy"),
@@ -507,17 +322,10 @@ _VISION = (
 )
 _TEXT = (
     (
-        "token_embedding/embedding",
-        "token_embedding.weight",
-        "embeddings.token_embedding.weight",
-        "copy",
+        "token_embedding/embedding", "token_embedding.weight",
+        "embeddings.token_embedding.weight", "copy",
     ),
-    (
-        "positional_embedding",
-        "positional_embedding",
-        "embeddings.position_embedding.weight",
-        "copy",
-    ),
+    _POSITIONS,
     ("ln_final/scale", "ln_final.weight", "final_layer_norm.weight", "copy"),
     ("ln_final/bias", "ln_final.bias", "final_layer_norm.bias", "copy"),
 )
@@ -525,22 +333,13 @@ _BLOCK = (
     ("ln_1/scale", "ln_1.weight", "layer_norm1.weight", "copy"),
     ("ln_1/bias", "ln_1.bias", "layer_norm1.bias", "copy"),
     (
-        "attn/in_proj/kernel",
-        "attn.in_proj_weight",
-        tuple(f"self_attn.{part}_proj.weight" for part in "qkv"),
-        "transpose",
+        "attn/in_proj/kernel", "attn.in_proj_weight",
+        "self_attn.*_proj.weight", "transpose",
     ),
+    ("attn/in_proj/bias", "attn.in_proj_bias", "self_attn.*_proj.bias", "copy"),
     (
-        "attn/in_proj/bias",
-        "attn.in_proj_bias",
-        tuple(f"self_attn.{part}_proj.bias" for part in "qkv"),
-        "copy",
-    ),
-    (
-        "attn/out_proj/kernel",
-        "attn.out_proj.weight",
-        "self_attn.out_proj.weight",
-        "transpose",
+        "attn/out_proj/kernel", "attn.out_proj.weight",
+        "self_attn.out_proj.weight", "transpose",
     ),
     ("attn/out_proj/bias", "attn.out_proj.bias", "self_attn.out_proj.bias", "copy"),
     ("ln_2/scale", "ln_2.weight", "layer_norm2.weight", "copy"),
@@ -550,3 +349,4 @@ _BLOCK = (
     ("mlp/c_proj/kernel", "mlp.c_proj.weight", "mlp.fc2.weight", "transpose"),
     ("mlp/c_proj/bias", "mlp.c_proj.bias", "mlp.fc2.bias", "copy"),
 )
+# fmt: on

@@ -11,10 +11,10 @@ import tempfile
 from typing import Any
 
 import numpy as np
-import safetensors
 from safetensors.numpy import save
 
 from adarank_jax import tree
+from adarank_jax.checkpoints import safetensors_files
 from adarank_jax.tree import Tree
 
 
@@ -69,15 +69,9 @@ def read(path: str | os.PathLike, expected: str | None = None) -> Tree:
             f"`{path}` is damaged or was changed: its SHA-256 is {found}, expected "
             f"{expected}; fetch or make the file again."
         )
-    try:
-        arrays = dict(safetensors.deserialize(content))
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"`{path}` ({len(content):,} bytes) is no whole safetensors file: {error}; "
-            "fetch or make it again."
-        ) from error
+    arrays = safetensors_files.parse_tensors(content, path)
     params = tree.unflatten(
-        {name: _array(path, name, entry) for name, entry in sorted(arrays.items())}
+        {name: _to_float32(path, name, arrays[name]) for name in sorted(arrays)}
     )
     tree.check_finite(params, f"`{path}`")
     return params
@@ -85,7 +79,8 @@ def read(path: str | os.PathLike, expected: str | None = None) -> Tree:
 
 def digest(path: str | os.PathLike) -> str:
     """Returns the SHA-256 digest of a file, in hexadecimal."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    with pathlib.Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
@@ -110,15 +105,14 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         raise
 
 
-def _array(path, name, entry):
-    """Turns one entry of a safetensors file into a float32 array."""
-    if entry["dtype"] not in _DTYPES:
+def _to_float32(path, name, array):
+    """Copies an array to float32."""
+    if array.dtype not in _DTYPES:
         raise ValueError(
-            f"`{path}` holds {name!r} as {entry['dtype']}, expected one of "
-            f"{sorted(_DTYPES)}; save it as floating point first."
+            f"`{path}` holds {name!r} as {array.dtype}, expected one of "
+            f"{[dtype.__name__ for dtype in _DTYPES]}; save it as floating point first."
         )
-    flat = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
-    return flat.reshape(entry["shape"]).astype(np.float32)
+    return array.astype(np.float32)
 
 
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+_DTYPES = (np.float64, np.float32, np.float16)

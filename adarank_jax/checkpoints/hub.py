@@ -59,10 +59,10 @@ def resolve(
     path = pathlib.Path(text).expanduser()
     if path.exists():
         return Resolved(path)
-    if _is_path(text) or parse(text) is None:
+    name = None if _is_path(text) else parse(text)
+    if name is None:
         raise FileNotFoundError(_missing(path, text))
-    repo, revision, subpath = parse(text)
-    return _fetch(repo, revision, subpath, offline, cache_dir, text)
+    return _fetch(*name, offline, cache_dir, text)
 
 
 def parse(source: str) -> tuple[str, str | None, str | None] | None:
@@ -89,15 +89,16 @@ def parse(source: str) -> tuple[str, str | None, str | None] | None:
     subpath = found["subpath"]
     if subpath and ("\\" in subpath or {"", ".", ".."} & {*subpath.split("/")}):
         raise ValueError(
-            f"{source!r} must name a path inside the repository, got {subpath!r}; write "
-            "it as folder/file without '..'."
+            f"{source!r} must name a path inside the repository, got {subpath!r}; "
+            "write it as folder/file without '..'."
         )
     return found["repo"], found["revision"], subpath
 
 
 def _is_path(text):
     """Tells what can only be meant as a path."""
-    return text.startswith((".", "/", "~", "\\")) or text.endswith((*_ENDINGS, "/"))
+    ends = text.endswith((*_ENDINGS, "/")) and ":" not in text
+    return ends or text.startswith((".", "/", "~", "\\"))
 
 
 def _missing(path, text):
@@ -144,8 +145,8 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
     except errors.RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"There is no path {source!r} on this machine, and the Hub has no public "
-            f"repository {repo!r}; check the spelling, or log in with `hf auth login` if "
-            "it is private."
+            f"repository {repo!r}; check the spelling, or log in with `hf auth login` "
+            "if it is private."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(
@@ -172,6 +173,11 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
                 status, "try again later, or pass a folder that holds the files."
             )
         ) from error
+    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise ConnectionError(
+            f"The Hub cannot be reached ({type(error).__name__}: {error}); check the "
+            "network and its proxy, or pass a folder that holds the files."
+        ) from error
     commit = _commit(path)
     return Resolved(path, repo, commit, subpath)
 
@@ -194,8 +200,8 @@ def _fetch_folder(repo, subpath, options):
     there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     raise FileNotFoundError(
         f"The repository {repo!r} has no weights{f' in {subpath!r}' if subpath else ''}"
-        f" under a usual name ({_WEIGHTS[0][0]}, {_WEIGHTS[2][0]}, …); what was fetched "
-        f"is {there}. Name the file: {repo}:path/of/file."
+        f" under a usual name ({_WEIGHTS[0][0]}, {_WEIGHTS[2][0]}, …); what was "
+        f"fetched is {there}. Name the file: {repo}:path/of/file."
     )
 
 
@@ -205,8 +211,8 @@ def _not_cached(repo, revision, subpath, offline, error):
     what += f" ({subpath})" if subpath else ""
     if offline:
         return FileNotFoundError(
-            f"{what} is not in the cache of the Hub, or not in whole, and the network is "
-            "switched off; run once with a network, or pass a folder that holds its "
+            f"{what} is not in the cache of the Hub, or not in whole, and the network "
+            "is switched off; run once with a network, or pass a folder that holds its "
             "files."
         )
     cause = error.__cause__

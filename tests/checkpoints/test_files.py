@@ -66,7 +66,7 @@ def test_read_notices_one_flipped_bit(tmp_path):
 
 def test_read_refuses_integers(tmp_path):
     save_file({"w": np.arange(3)}, tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match="'w' as I64"):
+    with pytest.raises(ValueError, match="'w' as int64"):
         files.read(tmp_path / "m.safetensors")
 
 

@@ -1,0 +1,259 @@
+"""Checkpoints of any container to named arrays: a file, a folder or shards.
+
+What a file is, its content decides. Nothing that is read here can run code.
+"""
+
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from adarank_jax.checkpoints import formats, safetensors_files, torch_files
+
+
+class StateDict(NamedTuple):
+    """Tensors by the names that the checkpoint gives them.
+
+    Attributes:
+        tensors: arrays in the dtype of the file (bfloat16 as `ml_dtypes.bfloat16`),
+            read-only and mapped from the file where that is possible.
+        files: every file that was read.
+        format: ``"safetensors"`` or ``"torch"``.
+        classes: names of the Python classes that a torch file mentions; none of them
+            was imported.
+    """
+
+    tensors: dict[str, np.ndarray]
+    files: tuple[pathlib.Path, ...]
+    format: str
+    classes: tuple[str, ...] = ()
+
+
+def read_state(path: str | os.PathLike) -> StateDict:
+    """Reads the tensors of a checkpoint.
+
+    Args:
+        path: of a safetensors file, of a zip file of `torch.save`, of an index of
+            shards, or of a folder that holds one of them under its usual name.
+
+    Returns:
+        The tensors, and where they came from.
+
+    Raises:
+        FileNotFoundError: there is no such path, or shards are missing; the message
+            has the nearest name, or all of the shards.
+        ValueError: the file is damaged, has another format or would run code.
+    """
+    path = pathlib.Path(path)
+    formats.check_exists(path)
+    if path.is_dir():
+        return _read_folder(path)
+    return _read_index(path) if path.name.endswith(".index.json") else _read_file(path)
+
+
+def _read_file(path):
+    """Reads one file by its content."""
+    if formats.sniff(path) == "torch":
+        read = torch_files.read_torch(path)
+        return StateDict(read.tensors, (path,), "torch", read.classes)
+    tensors = safetensors_files.read_tensors(path)
+    if not tensors:
+        raise ValueError(f"`{path}` holds no tensors; give the file of the weights.")
+    return StateDict(tensors, (path,), "safetensors")
+
+
+def _read_folder(folder):
+    """Reads the checkpoint that a folder holds under its usual name."""
+    present = sorted(entry.name for entry in folder.iterdir())
+    for name in _NAMES:
+        if name in present:
+            path = folder / name
+            _check_link(path, folder)
+            return _read_index(path) if name.endswith(".json") else _read_file(path)
+    if any(name.startswith(_ADAPTER) for name in present):
+        raise ValueError(
+            f"`{folder}` holds a LoRA adapter and no model: merge the adapter into its "
+            "base first, and give the folder of the result."
+        )
+    raise ValueError(f"`{folder}` {_what_else(present)}")
+
+
+def _what_else(present):
+    """Says what is in a folder that holds no checkpoint under its usual name."""
+    if not present:
+        return "is an empty folder; give the folder or file of a checkpoint."
+    weights = [name for name in present if name.endswith(_WEIGHT_SUFFIXES)]
+    if weights:
+        return (
+            f"has no checkpoint under its usual name, but {weights[:5]}: give the path "
+            "of that file."
+        )
+    for suffix, what in _OTHER_FORMATS.items():
+        if others := [name for name in present if name.endswith(suffix)]:
+            return (
+                f"holds {others[0]!r} ({what}), neither safetensors nor torch files: "
+                "save it as safetensors first."
+            )
+    return (
+        f"holds no checkpoint; it has {present[:5]}, expected one of {list(_NAMES)} "
+        "or the path of a file."
+    )
+
+
+def _check_link(path, folder):
+    """Checks that a file is in its folder, or in the blobs of the same hub cache."""
+    target, home = (pathlib.Path(os.path.realpath(each)) for each in (path, folder))
+    blobs = next(
+        (
+            parent.parent / "blobs"
+            for parent in home.parents
+            if parent.name == "snapshots"
+        ),
+        home,
+    )
+    if not (target.is_relative_to(home) or target.is_relative_to(blobs)):
+        raise ValueError(
+            f"`{path}` is a link to `{target}`, which is outside of its folder: give "
+            "the path of the file itself if you trust it."
+        )
+
+
+def _read_index(path):
+    """Reads all shards of an index, which must name exactly what they hold."""
+    if (size := path.stat().st_size) > _MOST_INDEX_BYTES:
+        raise ValueError(
+            f"`{path}` has {size:,} bytes, expected at most {_MOST_INDEX_BYTES:,}; "
+            "is it the index?"
+        )
+    index = formats.parse_json(path.read_bytes(), f"`{path}`", most_containers=1000)
+    weight_map = index.get("weight_map")
+    if not (
+        isinstance(weight_map, dict)
+        and weight_map
+        and all(isinstance(shard, str) for shard in weight_map.values())
+    ):
+        raise ValueError(
+            f"`{path}` must have a `weight_map` from tensor to file; is it the index?"
+        )
+    names = sorted(set(weight_map.values()))
+    shards = {name: _shard(path, name) for name in names}
+    if missing := [name for name in names if not shards[name].is_file()]:
+        raise FileNotFoundError(
+            f"`{path}` names {len(names)} shards, {len(missing)} of them are missing; "
+            "download them again.\n  " + "\n  ".join(missing)
+        )
+    tensors, formats_read, classes, faults = {}, set(), set(), []
+    for name, shard in shards.items():
+        _check_link(shard, path.parent)
+        state = _read_file(shard)
+        expected = {tensor for tensor, where in weight_map.items() if where == name}
+        faults += [
+            *(f"{t!r} is not in {name}" for t in expected - state.tensors.keys()),
+            *(f"{t!r} is only in {name}" for t in state.tensors.keys() - expected),
+        ]
+        tensors |= state.tensors
+        formats_read.add(state.format)
+        classes |= set(state.classes)
+    if faults:
+        raise ValueError(
+            f"`{path}` and its shards differ in {len(faults)} tensors; download all of "
+            "them again.\n  " + "\n  ".join(sorted(faults)[:50])
+        )
+    return StateDict(
+        tensors,
+        (path, *shards.values()),
+        "safetensors" if formats_read == {"safetensors"} else "torch",
+        tuple(sorted(classes)),
+    )
+
+
+def _shard(index, name):
+    """Joins the name of a shard to the folder of its index."""
+    parts = re.split(r"[/\\]", name)
+    if (
+        {"\\", ":"} & set(name)
+        or not name.isprintable()
+        or {"", ".", ".."} & set(parts)
+    ):
+        raise ValueError(
+            f"`{index}` names the shard {name[:200]!r}, which leaves its folder or is "
+            "no file name: do not use it."
+        )
+    return index.parent / name
+
+
+def check_floating(tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """Checks that no weight is stored as integers.
+
+    Args:
+        tensors: arrays by name.
+        source: what to call them in the message.
+
+    Raises:
+        ValueError: a tensor has 8-bit integers, or integers under the name of a weight;
+            the message lists all of them.
+    """
+    bad = [
+        f"{name}: {array.dtype}"
+        for name, array in sorted(tensors.items())
+        if array.dtype in (np.int8, np.uint8)
+        or (array.dtype.kind in "iu" and name.endswith(_WEIGHTS))
+    ]
+    if bad:
+        raise ValueError(
+            f"{source} has {len(bad)} tensors that are {formats.DEQUANTISE}.\n  "
+            + "\n  ".join(bad)
+        )
+
+
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """Converts floating point of any width to float32.
+
+    Args:
+        array: of float64, float32, float16 or bfloat16.
+
+    Returns:
+        The array itself if it is float32 already, else a copy; a float64 that does
+        not fit becomes infinite.
+
+    Raises:
+        TypeError: the array holds something else.
+
+    Examples:
+        >>> to_float32(np.float16([0.5, 2])).dtype
+        dtype('float32')
+    """
+    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+        raise TypeError(f"`array` must be floating point, got {array.dtype}.")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+_MOST_INDEX_BYTES = 50_000_000
+_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
+_ADAPTER = ("adapter_config.json", "adapter_model.")
+_WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_OTHER_FORMATS = {
+    ".h5": "HDF5 of Keras",
+    ".keras": "Keras",
+    ".msgpack": "msgpack of Flax",
+    ".gguf": "GGUF of llama.cpp, quantised",
+    ".onnx": "ONNX",
+    ".ckpt.index": "TensorFlow",
+    ".pb": "TensorFlow",
+    ".tflite": "TensorFlow Lite",
+    ".ckpt": "Lightning or TensorFlow",
+    ".npz": "numpy",
+}
+_WEIGHTS = ("weight", "bias", "proj", "kernel", "embedding", "scale")
