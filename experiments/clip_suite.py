@@ -434,6 +434,9 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
             Transformed(task.source, found.transform) for task in tasks.values()
         ],
         labels=[task.labels for task in tasks.values()],
+        base=base,
+        sources=[config.base, *(config.experts[name].model for name in tasks)],
+        class_names=[_class_names(t.head, t.wording) for t in tasks.values()],
     )
 
 

@@ -212,7 +212,7 @@ def _difference(path, saved, config):
 
 
 _FOLDERS = (
-    *("adapted", "checkpoints", "export", "factors"),
+    *("adapted", "base", "checkpoints", "export", "factors"),
     *("figures", "heads", "pretraining"),
 )
 _FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")

@@ -26,14 +26,22 @@ def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
     is_own = base.layout.kind == "hugging_face" and file.is_file()
     if is_own and dtype is None:
         return _read_inside(file)
-    values = json.loads(_read_inside(file)) if is_own else _new_config(base.config)
+    values = json.loads(_read_inside(file)) if is_own else new_config(base.config)
     dtype = dtype or (None if base.layout.dtype == "mixed" else base.layout.dtype)
     values.pop("torch_dtype", None)
     return to_json(values | ({"dtype": dtype} if dtype else {}))
 
 
-def _new_config(config):
-    """Makes the config.json of a model that had none."""
+def new_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the config.json of a model that had none.
+
+    Args:
+        config: fields of the towers; without a text tower it becomes that of a
+            CLIPVisionModelWithProjection.
+
+    Raises:
+        ValueError: no class of transformers pools as the image tower does.
+    """
     if config["text"] is not None:
         return clip_config.to_hugging_face_config(config)
     vision = config["vision"]
