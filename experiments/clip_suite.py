@@ -261,8 +261,8 @@ def _open_images(log, config, expert, names):
             on_bad_image=data.on_bad_image,
         )
     if data.folder is not None:
-        source = ImageFolder(data.folder, on_bad_image=data.on_bad_image)
-    elif data.npz is not None:
+        return ImageFolder(data.folder, names, data.on_bad_image)
+    if data.npz is not None:
         source = NpzImages(data.npz)
     elif pathlib.Path(data.parquet).is_dir():
         files = parquet.find_files(data.parquet, data.split)
@@ -275,8 +275,7 @@ def _open_images(log, config, expert, names):
     found = tuple(getattr(source, "classes", ()))
     if not found or names is None:
         return source
-    place = data.folder or data.parquet
-    return Relabelled(source, renumbering(found, names, f"`{place}`"))
+    return Relabelled(source, renumbering(found, names, f"`{data.parquet}`"))
 
 
 def _labels(source, head, names):
