@@ -16,7 +16,14 @@ import ml_dtypes
 import numpy as np
 
 import adarank_jax
-from adarank_jax.checkpoints import clip, clip_names, folders, model_files, shards
+from adarank_jax.checkpoints import (
+    clip,
+    clip_names,
+    clip_tensors,
+    folders,
+    model_files,
+    shards,
+)
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.tree import Tree
 
@@ -134,7 +141,7 @@ def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarr
     alone = alone._replace(
         text_layers=None, has_text_projection=False, has_logit_scale=False
     )
-    state = clip_names.to_state({"vision": vision}, alone)
+    state = clip_tensors.to_state({"vision": vision}, alone)
     return _cast(state, None if layout.dtype == "mixed" else layout.dtype)
 
 
