@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     difference = rounding_difference(recipe, merged)
     if difference and not config.accept_rounding:
         raise ValueError(difference)
-    export.write_model(config.out, base, merged)
+    export.write_model(config.out, base, merged, record=environment())
     exactly = "up to rounding" if difference else "bit for bit"
     text = f"Rebuilt {config.out} {exactly}."
     console = Console(stderr=True, soft_wrap=True)

@@ -15,8 +15,14 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-import adarank_jax
-from adarank_jax.checkpoints import clip, clip_names, folders, model_files, shards
+from adarank_jax.checkpoints import (
+    clip,
+    clip_names,
+    clip_tensors,
+    folders,
+    model_files,
+    shards,
+)
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.tree import Tree
 
@@ -65,7 +71,7 @@ def write_model(
             base.
         max_shard_size: bytes of a file of weights, or for example ``"5GB"``.
         files: more files by name, for example ``README.md``.
-        record: plain values for `adarank_jax.json`.
+        record: plain values for `adarank_jax.json`, for example versions.
 
     Returns:
         The folder.
@@ -89,8 +95,8 @@ def write_model(
     for name in files or {}:
         _check_name(name, texts)
     texts |= files or {}
-    about = {"adarank_jax": adarank_jax.__version__, "dtype": dtype or "as the base"}
-    about |= {"base": base.source, "revision": base.revision, **(record or {})}
+    about = {"base": base.source, "revision": base.revision}
+    about |= {"dtype": dtype or "as the base", **(record or {})}
     texts[folders.MARK] = model_files.to_json(about)
     _check_room(target, states)
     with folders.whole_folder(target) as new:
@@ -134,7 +140,7 @@ def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarr
     alone = alone._replace(
         text_layers=None, has_text_projection=False, has_logit_scale=False
     )
-    state = clip_names.to_state({"vision": vision}, alone)
+    state = clip_tensors.to_state({"vision": vision}, alone)
     return _cast(state, None if layout.dtype == "mixed" else layout.dtype)
 
 

@@ -111,9 +111,9 @@ def _preprocessing(base):
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": list(own.get("mean", clip_config.CLIP_MEAN)),
+        "image_mean": list(own.get("mean", _MEAN)),
         "image_processor_type": "CLIPImageProcessor",
-        "image_std": list(own.get("std", clip_config.CLIP_STD)),
+        "image_std": list(own.get("std", _STD)),
         "resample": 3,
         "rescale_factor": 1 / 255,
         "size": {"shortest_edge": side},
@@ -150,3 +150,4 @@ _BESIDE = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("vocab.json", "merges.txt", "added_tokens.json"),
 )
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

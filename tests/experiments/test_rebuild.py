@@ -41,7 +41,8 @@ for case in sys.argv[2:]:
     variables = Variables(
         tree.map_with_path(lambda _, leaf: draw(3), origin),
         tree.map_with_path(
-            lambda _, leaf: draw(*leaf.s.shape) if svd.is_factors(leaf) else None, factors
+            lambda _, leaf: draw(*leaf.s.shape) if svd.is_factors(leaf) else None,
+            factors,
         ),
     )
     kept = merge.kept_directions(variables.mask_logits, 10.0)
