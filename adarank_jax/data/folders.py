@@ -6,7 +6,7 @@ import difflib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class ImageFolder:
         self,
         path: str | os.PathLike,
         classes: Sequence[str] | None = None,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: str = "error",
         follow_links: bool = False,
     ):
         """Lists and scans the folder."""

@@ -137,8 +137,10 @@ def _open(content, name, limit):
     """Reads the header of a picture whose size is acceptable."""
     if not content:
         raise ValueError(f"{name} is empty (0 bytes); fetch or make it again.")
+    Image.init()
+    known = [each for each in FORMATS if each in Image.OPEN]
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=known)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} is refused: {error} Make it smaller.") from error
     except Image.UnidentifiedImageError as error:
@@ -276,6 +278,4 @@ _DAMAGE = (
 )
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB, where Pillow begins to warn
 # No EPS or PSD: reading a picture must never start another program.
-FORMATS = (
-    *("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),
-)
+FORMATS = (*("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),)

@@ -3,12 +3,12 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from adarank_jax.data import parquet, registry
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
-from adarank_jax.data.registry import DataSet, Hub, Profile, Tfds
+from adarank_jax.data.registry import DataSet, Hub, Tfds
 from adarank_jax.data.sources import (
     Relabelled,
     check_labels,
@@ -16,20 +16,17 @@ from adarank_jax.data.sources import (
 )
 from adarank_jax.data.tfds_source import TfdsImages
 
-Kind = Literal["auto", "local", "tfds", "hub"]
-Split = Literal["train", "test"]
-
 
 def load(
     name: str,
-    profile: Profile = "official",
-    split: Split = "test",
+    profile: str = "official",
+    split: str = "test",
     data_dir: str | os.PathLike | None = None,
-    kind: Kind = "auto",
+    kind: str = "auto",
     classes: Sequence[str] | None = None,
     offline: bool = False,
     cache_dir: str | os.PathLike | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: str = "error",
 ) -> Any:
     """Opens a registered data set and checks its size and its classes.
 

@@ -8,7 +8,7 @@ have a file of their own beside this one.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from adarank_jax.data import images
 NO_LABEL = -1
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """What a pipeline reads from."""
 

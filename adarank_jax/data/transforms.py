@@ -108,10 +108,20 @@ class ClipTransform:
 
         Returns:
             `(height, width, 3)` float32.
+
+        Raises:
+            ValueError: the picture is so long and thin that it would fill the memory
+                before it is cropped; or as for `images.decode`.
         """
         pixels = images.decode(image)
         if self.size is not None:
             height, width = self._resized(*pixels.shape[:2])
+            if height * width > _MOST_PIXELS:
+                raise ValueError(
+                    f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels would "
+                    f"be scaled to {width:,} x {height:,}, the limit is "
+                    f"{_MOST_PIXELS:,} pixels; crop it first."
+                )
             resized = Image.fromarray(pixels).resize((width, height), self.resample)
             pixels = np.asarray(resized)
         if self.crop is not None:
@@ -280,6 +290,7 @@ def _channels(value, name, problems):
     return None
 
 
+_MOST_PIXELS = 4 * images.MAX_PIXELS
 _READ = {
     "do_resize": True,
     "size": {"shortest_edge": 224},
