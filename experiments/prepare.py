@@ -62,27 +62,26 @@ def main(config: Config) -> None:
         raise ValueError("Name a `--dataset`, or see them all with `--list`.")
     data = registry.get(config.dataset, config.profile)
     source = _choose(data, config.source)
+    place = {"hub": data.hub, "tfds": data.tfds}[source]
     say = lambda text: console.print(text, highlight=False, markup=False)
     name = f"{data.name} ({config.profile})"
     if _is_ready(data, source, config.split, config.data_dir):
         say(f"{name} is ready, from {source}.")
         return
-    if source == "hub":
-        needed = _check_hub(data.hub, config.split)
-    else:
-        needed = _check_tfds(data.tfds, config.data_dir)
-    say(f"{name} needs {needed}.")
-    if config.plan:
-        return
-    if source == "hub":
-        place = data.hub.splits[config.split == "test"]
-        parquet.fetch(data.hub.repo, place, data.hub.config, data.hub.revision)
-    else:
+    if isinstance(place, Hub):
+        say(f"{name} needs {_check_hub(place, config.split)}.")
+        if config.plan:
+            return
+        split = place.splits[config.split == "test"]
+        parquet.fetch(place.repo, split, place.config, place.revision)
+    elif isinstance(place, Tfds):
+        say(f"{name} needs {_check_tfds(place, config.data_dir)}.")
+        if config.plan:
+            return
         _check_packages(data)
-        made = tfds_source.make_builder(
-            data.tfds.builder, config.data_dir, file_format="array_record"
-        )
-        made.download_and_prepare()
+        tfds_source.make_builder(
+            place.builder, config.data_dir, file_format="array_record"
+        ).download_and_prepare()
     made = loading.load(
         data.name,
         config.profile,
@@ -204,7 +203,7 @@ def _check_tfds(tfds, data_dir):
         f"{' and '.join(_TO_PREPARE)} (once; missing: {', '.join(missing) or '-'})"
     ]
     if "importlib_resources" not in missing:  # tfds reads its sizes with it
-        size = sum(info.size or 0 for info in made.url_infos.values())
+        size = sum(info.size or 0 for info in (made.url_infos or {}).values())
         _check_room(3 * size, pathlib.Path(made.data_dir))
         needs.append(
             f"a download of at most {_gigabytes(size)}, and three times that on disk"

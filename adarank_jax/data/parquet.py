@@ -296,7 +296,7 @@ def _columns(paths, image, label):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names, first = (), None
+    names, first = [None, None], None
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"There is no file `{path}`; fetch it again.")
@@ -395,7 +395,6 @@ def _arrow_file(paths, columns, folder):
 def _copy(paths, columns, target):
     """Writes images and labels of all rows into an Arrow file."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     fields = [("image", pa.large_binary())] + [("label", pa.int64())][
@@ -410,7 +409,10 @@ def _copy(paths, columns, target):
                     for batch in file.iter_batches(_ROWS, columns=wanted):
                         image = batch.column(columns[0])
                         if pa.types.is_struct(image.type):
-                            image = pc.struct_field(image, "bytes")
+                            flat = dict(
+                                zip(image.type.names, image.flatten(), strict=True)
+                            )
+                            image = flat["bytes"]
                         arrays = [image.cast(pa.large_binary())]
                         if columns[1]:
                             label = batch.column(columns[1])
