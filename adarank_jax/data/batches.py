@@ -97,40 +97,6 @@ class TaskBatches:
         steps = grain.MapDataset.range(first_step, _FOREVER)
         return _ahead(steps.map(self.__getitem__), num_threads, prefetch)
 
-    def prefetched(
-        self, num_threads: int = 2, prefetch: int = 4
-    ) -> Callable[[int], tuple[np.ndarray, ...]]:
-        """Returns a function of the step that is fast for one step after the other.
-
-        Args:
-            num_threads: as for `stream`.
-            prefetch: as for `stream`.
-
-        Returns:
-            `step -> self[step]`; asked for any other step than the next, it starts to
-            read ahead from there.
-
-        Raises:
-            ValueError: a number is too small.
-
-        Examples:
-            >>> import numpy as np
-            >>> batch = TaskBatches([(np.arange(5),)], 5, seed=0).prefetched()
-            >>> sorted(batch(7)[0][0].tolist()), sorted(batch(2)[0][0].tolist())
-            ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
-        """
-        _check_ahead(num_threads, prefetch)
-        following, ahead = None, None
-
-        def batch(step):
-            nonlocal following, ahead
-            if step != following:
-                ahead = self.stream(step, num_threads, prefetch)
-            following = step + 1
-            return next(ahead)
-
-        return batch
-
 
 class Transformed:
     """A source whose images are decoded and transformed when they are asked for.
@@ -229,16 +195,11 @@ def in_order(
 
 def _ahead(batches, num_threads, prefetch):
     """Iterates over a data set in threads, a few items ahead."""
-    _check_ahead(num_threads, prefetch)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
-    return iter(batches.to_iter_dataset(options))
-
-
-def _check_ahead(num_threads, prefetch):
-    """Raises if nothing could be read ahead."""
     for name, value in {"num_threads": num_threads, "prefetch": prefetch}.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    return iter(batches.to_iter_dataset(options))
 
 
 def _stack(arrays):

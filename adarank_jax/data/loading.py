@@ -63,9 +63,7 @@ def load(
         raise ValueError(f"`split` must be 'train' or 'test', got {split!r}.")
     tried, source = [], None
     openers = {
-        "local": lambda: _open_local(
-            data, split, data_dir, classes, cache_dir, on_bad_image
-        ),
+        "local": lambda: _open_local(data, split, data_dir, cache_dir, on_bad_image),
         "tfds": lambda: _open_tfds(data, split, data_dir),
         "hub": lambda: _open_hub(data, split, offline, cache_dir),
     }
@@ -105,7 +103,7 @@ def _is_tfds(folder):
     return any(folder.glob("*/features.json")) or any(folder.glob("*/*/features.json"))
 
 
-def _open_local(data, split, data_dir, classes, cache_dir, on_bad_image):
+def _open_local(data, split, data_dir, cache_dir, on_bad_image):
     """Opens files of the user's own."""
     folder = find_local(data, data_dir)
     if folder is None:
@@ -114,7 +112,7 @@ def _open_local(data, split, data_dir, classes, cache_dir, on_bad_image):
         if (folder / f"{name}.npz").is_file():
             return NpzImages(folder / f"{name}.npz")
         if (folder / name).is_dir() and not [*(folder / name).glob("*.parquet")]:
-            return ImageFolder(folder / name, classes, on_bad_image)
+            return ImageFolder(folder / name, on_bad_image=on_bad_image)
     if any(folder.rglob("*.parquet")):
         name = _folder_names(data, split)[0]
         return parquet.ParquetImages(

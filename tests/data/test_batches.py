@@ -94,13 +94,6 @@ def test_stream_of_lazy_images_equals_arrays_of_images():
     ahead.close()
 
 
-def test_prefetched_batches_are_a_function_of_the_step():
-    batches = TaskBatches(arrays(12, 5), 4, seed=2)
-    fetch = batches.prefetched()
-    for step in (0, 1, 2, 7, 8, 3, 3, 4):
-        np.testing.assert_array_equal(fetch(step)[0], batches[step][0])
-
-
 def test_task_smaller_than_a_batch_is_repeated_in_other_orders():
     (rows,) = TaskBatches([(np.arange(5),)], 16, seed=0)[0]
     for start in (0, 5, 10):
@@ -183,7 +176,6 @@ def test_in_order_gives_every_example_once(count, sizes):
         (lambda: in_order(np.arange(3), 1, num_threads=0), "num_threads"),
         (lambda: TaskBatches(arrays(3), 1, 0).stream(-1), "first_step"),
         (lambda: TaskBatches(arrays(3), 1, 0).stream(prefetch=0), "prefetch"),
-        (lambda: TaskBatches(arrays(3), 1, 0).prefetched(0), "num_threads"),
     ],
 )
 def test_streams_refuse_bad_options(call, message):

@@ -464,8 +464,28 @@ def test_other_words_for_the_same_classes_are_accepted():
     assert sources.renumbering(found, head, "x") == [0, 1]
 
 
+def test_classes_of_fer2013_are_told_apart():
+    folders = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+    official = (
+        *("['angry']", "['disgusted']", "['fearful']", "['happy', 'smiling']"),
+        *("['sad', 'depressed']", "['surprised', 'shocked', 'spooked']"),
+        "['neutral', 'bored']",
+    )
+    expected = [0, 1, 2, 3, 6, 4, 5]
+    assert sources.renumbering(folders, official, "x") == expected
+    fusion_bench = ("angry", "disgusted", "fearful", "happy")
+    fusion_bench += ("neutral", "sad", "surprised")
+    assert sources.renumbering(fusion_bench, official, "x") == expected
+    assert sources.renumbering(folders, fusion_bench, "x") == [*range(7)]
+
+
+def test_names_that_occur_twice_are_left_alone():
+    assert sources.renumbering(("a", "a", "b"), ("a", "a", "b"), "x") == [0, 1, 2]
+    assert sources.renumbering(("a", "a", "c"), ("a", "a", "d"), "x") == [0, 1, 2]
+
+
 def test_classes_that_disagree_are_refused():
-    fer = ("angry", "disgust", "neutral", "sad")
+    fer = ("angry", "yuck", "neutral", "sad")
     head = ("angry", "disgusted", "sad", "neutral")
     with pytest.raises(ValueError, match="'neutral' is 2 there, 3 here"):
         sources.renumbering(fer, head, "x")
