@@ -69,7 +69,7 @@ class DataSet(NamedTuple):
 
     name: str
     slug: str
-    profile: Profile
+    profile: str
     num_classes: int
     test_sizes: tuple[int, ...]
     hub: Hub | str
@@ -81,7 +81,7 @@ class DataSet(NamedTuple):
         return _KEYS.get(self.name, self.name.lower())
 
 
-def get(name: str, profile: Profile = "official") -> DataSet:
+def get(name: str, profile: str = "official") -> DataSet:
     """Finds a data set.
 
     Args:
@@ -114,7 +114,7 @@ def get(name: str, profile: Profile = "official") -> DataSet:
     return _TABLES[profile][names[_plain(name)]]
 
 
-def suite(num_tasks: int, profile: Profile = "official") -> tuple[str, ...]:
+def suite(num_tasks: int, profile: str = "official") -> tuple[str, ...]:
     """Lists the tasks of a published suite, in the order of its league.
 
     Args:
