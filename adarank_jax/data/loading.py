@@ -80,6 +80,8 @@ def load(
     where = f"{data.name} from {each}"
     if split == "test":
         registry.check_size(data, len(source), each)
+    if each != "tfds":  # it compares with its own classes
+        check_labels(source.labels, len(source), where, data.num_classes)
     return _numbered(source, data, classes, where)
 
 
@@ -135,7 +137,10 @@ def _open_tfds(data, split, data_dir):
     if not isinstance(data.tfds, Tfds):
         raise FileNotFoundError(f"{data.tfds}.")
     name = data.tfds.splits[0 if split == "train" else 1]
-    return TfdsImages(data.tfds.builder, name, data_dir)
+    source = TfdsImages(data.tfds.builder, name, data_dir)
+    return (
+        source if data.tfds.numbers is None else Relabelled(source, data.tfds.numbers)
+    )
 
 
 def _open_hub(data, split, offline, cache_dir):
@@ -170,8 +175,6 @@ def _numbered(source, data, classes, where):
             f"{where} has {len(found)} classes, expected {data.num_classes} "
             f"({data.profile}); is this the right data set and profile?"
         )
-    if not isinstance(source, TfdsImages):  # it compares with its own classes
-        check_labels(source.labels, len(source), where, data.num_classes)
     if not found or classes is None:
         return source
     numbers = renumbering(found, classes, where)

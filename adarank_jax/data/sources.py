@@ -134,6 +134,12 @@ class Relabelled:
         return self._numbers[label]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the new order; empty if the source does not say."""
+        names = getattr(self._source, "classes", ())
+        return tuple(names[self._numbers.index(i)] for i in range(len(names)))
+
+    @property
     def labels(self) -> np.ndarray:
         """New labels of all images, `(images,)` int32."""
         return np.array([self.new(int(x)) for x in labels_of(self._source)], np.int32)

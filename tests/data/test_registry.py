@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from adarank_jax.data import registry
+from adarank_jax.data import registry, sources, tfds_source
 from adarank_jax.data.registry import Hub, Tfds
 
 ALL = [(name, profile) for name in registry.names() for profile in registry.PROFILES]
@@ -84,8 +84,9 @@ def test_every_data_set_comes_from_somewhere_or_says_why_not(name, profile):
     assert isinstance(data.hub, Hub) or isinstance(data.tfds, Tfds)
     for place in (data.hub, data.tfds):
         assert place
-    if isinstance(data.hub, Hub) and data.hub.numbers:
-        assert sorted(data.hub.numbers) == list(range(data.num_classes))
+        numbers = None if isinstance(place, str) else place.numbers
+        if numbers:
+            assert sorted(numbers) == list(range(data.num_classes))
 
 
 @pytest.mark.parametrize(("name", "profile"), ALL)
@@ -100,13 +101,24 @@ def test_tfds_builders_have_the_classes_and_columns(name, profile):
     builder = tfds.builder(data.tfds.builder, data_dir="/nowhere", try_gcs=False)
     assert builder.info.features["label"].num_classes == data.num_classes
     assert "image" in builder.info.features
+    names = builder.info.features["label"].names
+    if name == "Food101":
+        numbers = data.tfds.numbers
+        assert [names[numbers.index(i)] for i in range(len(names))] == sorted(names)
 
 
 @pytest.mark.parametrize(("name", "profile"), ALL)
 def test_class_names_of_the_heads_agree(name, profile):
     prompts = pytest.importorskip("adarank_jax.data.prompts")
     data = registry.get(name, profile)
-    assert len(prompts.class_names(data.key, profile)) == data.num_classes
+    head = prompts.class_names(data.key, profile)
+    assert len(head) == data.num_classes
+    if isinstance(data.tfds, Tfds):
+        builder = tfds_source.make_builder(data.tfds.builder, "/nowhere")
+        names = tfds_source.class_names(builder)
+        numbers = data.tfds.numbers or range(len(names))
+        ours = [names[numbers.index(i)] for i in range(len(names))]
+        assert sources.renumbering(ours, head, name) == list(range(len(head)))
 
 
 def test_size_is_compared_with_the_literature():

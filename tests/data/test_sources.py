@@ -457,6 +457,9 @@ def test_classes_in_another_order_are_renumbered():
     relabelled = Relabelled(source, (0, 2, 1))
     assert [relabelled[i][1] for i in range(3)] == [0, 2, 1]
     assert sources.labels_of(relabelled).tolist() == [0, 2, 1]
+    assert relabelled.classes == ()
+    source.classes = ("a", "b", "c")
+    assert relabelled.classes == ("a", "c", "b")
 
 
 def test_other_words_for_the_same_classes_are_accepted():

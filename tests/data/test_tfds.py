@@ -133,6 +133,12 @@ def test_load_takes_a_prepared_set_and_checks_its_size(prepared, monkeypatch):
         num_classes=2, test_sizes=(5,), tfds=Tfds("tiny_shapes")
     )
     monkeypatch.setitem(table, "KMNIST", small)
+    with_numbers = small._replace(tfds=Tfds("tiny_shapes", numbers=(1, 0)))
+    monkeypatch.setitem(table, "KMNIST", with_numbers)
+    source = loading.load("kmnist", data_dir=prepared, kind="tfds")
+    assert source.classes == ("square", "round")
+    assert sorted(sources.labels_of(source)) == [0, 0, 1, 1, 1]
+    monkeypatch.setitem(table, "KMNIST", small)
     classes = ("square", "round")
     source = loading.load("kmnist", data_dir=prepared, classes=classes, offline=True)
     assert sorted(sources.labels_of(source)) == [0, 0, 1, 1, 1]
