@@ -381,7 +381,8 @@ def _head_facts(config, task):
         return {"weight": recipe.digest({"weight": task.head.weight})}
     if task.wording is None:
         return None
-    return {"profile": config.prompts, **task.wording._asdict()}
+    wording = {name: list(value) for name, value in task.wording._asdict().items()}
+    return {"profile": config.prompts, **wording}
 
 
 def _shapes(config, base):

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 
-import huggingface_hub
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 
 from adarank_jax import tree
 from adarank_jax.checkpoints import clip, files, head_files, recipe
@@ -27,7 +27,7 @@ def family(tmp_path_factory):
     (folder / "my_merge.yaml").write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         cache = str(folder / "hub")
-        patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+        patch.setattr(constants, "HF_HUB_CACHE", cache)
         yield folder
 
 
@@ -74,7 +74,8 @@ def test_run_leaves_a_table_of_all_methods(finished):
 
 
 def test_run_learns_without_a_network(finished):
-    rows = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert len(rows) == 4
     assert rows[-1]["mean_entropy"] < rows[0]["mean_entropy"]
 
