@@ -1,8 +1,11 @@
+import pathlib
+
 import pytest
 
 from adarank_jax.data import registry
 from experiments import presets, yaml_config
 
+ROOT = pathlib.Path(__file__).parents[2]
 ALL = presets.all_presets()
 
 
@@ -87,3 +90,21 @@ def test_preset_has_the_published_settings():
 def test_unknown_preset_is_answered_with_the_nearest():
     with pytest.raises(KeyError, match="did you mean 'vit-b32-8-cart-adarank'"):
         presets.get("vit-b32-8-cart-adarnk")
+
+
+def test_documentation_lists_every_preset_with_its_number():
+    text = (ROOT / "docs" / "presets.md").read_text()
+    for name in ALL:
+        found = config(name)
+        if found.published is None:
+            continue
+        (line,) = [x for x in text.splitlines() if x.startswith(f"| `{name}` |")]
+        cells = [cell.strip() for cell in line.split("|")]
+        mean = found.published.mean
+        assert cells[2] == ("" if mean is None else f"{mean:.1f}")
+        method = found.method
+        for cell, value in zip(
+            cells[3:5], (method.coefficient, method.rank_ratio), strict=True
+        ):
+            assert cell == ("" if value is None else f"{value:g}")
+        assert cells[6] == found.published.settings
