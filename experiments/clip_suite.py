@@ -292,19 +292,19 @@ def _check_preprocessed(source, base):
     side, shape = base.config["vision"]["image_size"], source[0][0].shape
     if shape != (side, side, 3):
         raise ValueError(
-            f"the images are floating point, so they are taken as they are, but each has "
-            f"shape {shape} and the image tower takes {(side, side, 3)}; preprocess them "
-            "for it, or give 8-bit pictures of any size."
+            "the images are floating point, so they are taken as they are, but each "
+            f"has shape {shape} and the image tower takes {(side, side, 3)}; "
+            "preprocess them for it, or give 8-bit pictures of any size."
         )
 
 
 def _warn_of_range(log, where, source):
-    """Warns of images that are preprocessed by halves, which nothing else would show."""
+    """Warns of images preprocessed by halves, which nothing else would show."""
     some = range(min(len(source), 16))
     if all(source[i][0].min() >= 0.0 for i in some):
         log.warnings.append(
-            f"{where}: the images are floating point, so they are taken as they are, but "
-            f"none of the first {len(some)} has a number below 0, as CLIP's "
+            f"{where}: the images are floating point, so they are taken as they are, "
+            f"but none of the first {len(some)} has a number below 0, as CLIP's "
             "normalisation gives; were they only scaled?"
         )
 

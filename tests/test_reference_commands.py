@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from adarank_jax import tree
 from adarank_jax.checkpoints import files
+from experiments import clip_suite, yaml_config
 from tests import helpers, reference
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -155,6 +156,30 @@ def write_configuration(root, layout, case):
         "  temperature: 10",
     ]
     (root / "my_merge.yaml").write_text("\n".join(lines) + "\n")
+
+
+def check_images(root, images):
+    """Checks a run with other images of the first task."""
+    write_configuration(root, "open_clip", "ta")
+    np.savez(root / "a.npz", images=images)
+    config = yaml_config.read_config(root / "my_merge.yaml", [])
+    return clip_suite.check(config)
+
+
+def test_preprocessed_images_of_another_size_are_refused(tmp_path):
+    found = check_images(tmp_path, np.ones((2, 16, 8, 3)))
+    (problem,) = found.problems
+    assert "experts.a.data" in problem
+    assert "(16, 8, 3)" in problem
+    assert "takes (16, 16, 3)" in problem
+
+
+def test_images_that_were_only_scaled_are_warned_of(tmp_path):
+    found = check_images(tmp_path, np.random.default_rng(0).random((20, 16, 16, 3)))
+    assert not found.problems
+    (warning,) = found.warnings
+    assert "experts.a.data" in warning
+    assert "only scaled" in warning
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ preprocessed already; `is_preprocessed` tells.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from adarank_jax.data import images
 NO_LABEL = -1
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """What a pipeline reads from."""
 
@@ -68,8 +69,8 @@ class Arrays:
         elif pixels.dtype not in (np.uint8, np.uint16, np.bool_):
             raise TypeError(
                 f"`images` of {name} must be uint8 or uint16, got {pixels.dtype} of "
-                f"shape {pixels.shape}; scale them to 0..255 first. Preprocessed images "
-                "are floating point of shape (images, height, width, 3)."
+                f"shape {pixels.shape}; scale them to 0..255 first. Only what is "
+                "preprocessed, (images, height, width, 3), may be floating point."
             )
         if pixels.ndim not in (3, 4) or (
             pixels.ndim == 4 and pixels.shape[-1] not in (1, 3, 4)
@@ -100,8 +101,8 @@ def _check_finite(pixels, name):
     bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
     if len(bad):
         raise ValueError(
-            f"{len(bad)} of {len(pixels)} preprocessed `images` of {name} are not finite "
-            f"in float32, the first is number {bad[0]}; preprocess them again."
+            f"{len(bad)} of {len(pixels)} preprocessed `images` of {name} are not "
+            f"finite in float32, the first is number {bad[0]}; preprocess them again."
         )
 
 
