@@ -12,12 +12,13 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import files
+from adarank_jax.checkpoints import clip, files, head_files
 from experiments import clip_suite, yaml_config
 from tests import helpers, reference
 
@@ -36,6 +37,7 @@ class Finished(NamedTuple):
     variables: dict[str, Any]
     merged: dict[str, Any]
     manifest: dict[str, Any]
+    export: pathlib.Path
 
 
 def write_open_clip(root):
@@ -220,6 +222,7 @@ def read_run(folder):
         files.read(adapted / "variables.safetensors"),
         files.read(folder / "merged.safetensors"),
         json.loads((folder / "manifest.json").read_text()),
+        folder / "export",
     )
 
 
@@ -264,6 +267,20 @@ def test_command_ends_with_the_recorded_weights(finished, layout, case):
     theirs = reference.params(reference.recording(), f"{case}/merged_end")
     merged = finished(layout, case).merged
     helpers.assert_close(merged, helpers.flat64(theirs), 1e-3)
+
+
+@on_every_run
+def test_export_of_the_command_has_the_recorded_weights(finished, layout, case):
+    run = finished(layout, case)
+    exported = clip.read_clip(str(run.export))
+    theirs = reference.params(reference.recording(), f"{case}/merged_end")
+    helpers.assert_close(exported.vision, helpers.flat64(theirs), 1e-3)
+    same = jax.tree.map(np.array_equal, exported.vision, run.merged)
+    assert all(jax.tree.leaves(same))
+    for task in reference.TASKS:
+        head = head_files.read_head(run.export / "heads" / f"{task}.safetensors", 24)
+        expected = reference.recording()[f"head/{task}"]
+        np.testing.assert_allclose(head.weight, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_both_layouts_are_read_to_the_same_bits(finished):
