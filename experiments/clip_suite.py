@@ -185,6 +185,9 @@ def _check_task(
         f"{where}.data", place, lambda: _open_images(log, config, expert, names)
     )
     labels = None
+    if source is not None and base is not None and _is_preprocessed(source):
+        log.attempt(f"{where}.data", lambda: _check_preprocessed(source, base))
+        _warn_of_range(log, f"{where}.data", source)
     if source is not None:
         labels = log.attempt(f"{where}.data", lambda: _labels(source, head, names))
     return TaskInputs(checkpoint, head, wording, source, labels)
@@ -276,6 +279,33 @@ def _open_images(log, config, expert, names):
     if not found or names is None:
         return source
     return Relabelled(source, renumbering(found, names, f"`{data.parquet}`"))
+
+
+def _is_preprocessed(source):
+    """Tells whether images are floating point already, as only arrays may be."""
+    return getattr(source, "is_preprocessed", False)
+
+
+def _check_preprocessed(source, base):
+    """Checks that images which are taken as they are fit the tower."""
+    side, shape = base.config["vision"]["image_size"], source[0][0].shape
+    if shape != (side, side, 3):
+        raise ValueError(
+            "the images are floating point, so they are taken as they are, but each "
+            f"has shape {shape} and the image tower takes {(side, side, 3)}; "
+            "preprocess them for it, or give 8-bit pictures of any size."
+        )
+
+
+def _warn_of_range(log, where, source):
+    """Warns of images preprocessed by halves, which nothing else would show."""
+    some = range(min(len(source), 16))
+    if all(source[i][0].min() >= 0.0 for i in some):
+        log.warnings.append(
+            f"{where}: the images are floating point, so they are taken as they are, "
+            f"but none of the first {len(some)} has a number below 0, as CLIP's "
+            "normalisation gives; were they only scaled?"
+        )
 
 
 def _labels(source, head, names):
@@ -430,14 +460,17 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
         pretrained=base.vision,
         finetuned=[task.expert.vision for task in tasks.values()],
         heads=_heads(config, found, folder.path / "heads"),
-        images=[
-            Transformed(task.source, found.transform) for task in tasks.values()
-        ],
+        images=[_ready(task.source, found.transform) for task in tasks.values()],
         labels=[task.labels for task in tasks.values()],
         base=base,
         sources=[config.base, *(config.experts[name].model for name in tasks)],
         class_names=[_class_names(t.head, t.wording) for t in tasks.values()],
     )
+
+
+def _ready(source, transform):
+    """Transforms the images of a source, unless they are what the tower takes."""
+    return Transformed(source, np.asarray if _is_preprocessed(source) else transform)
 
 
 def _heads(config, found, cache):

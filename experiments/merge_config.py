@@ -41,7 +41,9 @@ class Data(_Strict):
     Attributes:
         dataset: a registered data set, for example ``cars``; its size is checked.
         folder: images, in one folder a class or, without labels, flat.
-        npz: a NumPy archive with `images` and, if there are any, `labels`.
+        npz: a NumPy archive with `images` and, if there are any, `labels`. Images of
+            whole numbers are pictures of any size; images of floating point, `(images,
+            height, width, 3)` of exactly the tower's size, are taken as they are.
         parquet: a folder of parquet files, or a data set on the Hub
             ``org/name[@revision]``.
         source: where a registered data set is looked for: in `data_dir`, among those
@@ -228,7 +230,9 @@ class MergeConfig(_Strict):
         qkv: whether query, key and value are one matrix (what the paper decomposes)
             or three.
         export: what is written for others to load.
-        seed: of the order of the unlabelled images.
+        shuffle: whether adaptation sees the unlabelled images of every task in random
+            order; without, in that of the files, again from the first after the last.
+        seed: of the random order.
         run_dir: folder of the run.
         data_dir: folder of registered data sets on disk.
         offline: use only what is on disk.
@@ -244,6 +248,7 @@ class MergeConfig(_Strict):
     prompts: Literal["official", "fusion_bench"] = "official"
     qkv: Literal["fused", "split"] = "fused"
     export: Export = Export()
+    shuffle: bool = True
     seed: int = 0
     run_dir: pathlib.Path | None = None
     data_dir: pathlib.Path | None = None

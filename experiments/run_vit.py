@@ -219,9 +219,8 @@ def _adapt(comparison, suite, folder, config, method, origin, factors):
     columns = [suite.images]
     if objective == "expert_labels":
         columns.append(comparison.expert_labels)
-    batches = TaskBatches(
-        list(zip(*columns, strict=True)), settings.batch_size, config.seed
-    )
+    examples = list(zip(*columns, strict=True))
+    batches = TaskBatches(examples, settings.batch_size, config.seed, config.shuffle)
     start = starts.get(method)
     variables, _ = adapt(
         Problem(

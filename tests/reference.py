@@ -1,5 +1,6 @@
 """The recorded trajectory of the authors' code, in our names and layouts."""
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -29,6 +30,33 @@ CASES = {
 }
 LEARNING_RATE = 5e-3
 HEAD_NORM = 15.0
+
+
+@functools.cache
+def recording():
+    """Reads the recording once."""
+    with np.load(FILE) as arrays:
+        return dict(arrays)
+
+
+def masks(case, what):
+    """Returns a recorded quantity of every decomposed matrix by our path."""
+    prefix = f"{case}/{what}/"
+    found = {
+        path(key.removeprefix(prefix)): value
+        for key, value in recording().items()
+        if key.startswith(prefix)
+    }
+    assert len(found) == 4 * CONFIG.num_layers
+    return found
+
+
+def table(case, coefficients):
+    """Puts coefficients in the recorded order of tensors, `(tasks, tensors)`."""
+    flat = tree.flatten(coefficients)
+    names = [path(str(name)) for name in recording()[f"{case}/tensor_order"]]
+    assert sorted(names) == sorted(flat)
+    return np.stack([flat[name] for name in names], axis=1)
 
 
 def params(arrays, prefix):

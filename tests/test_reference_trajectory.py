@@ -37,13 +37,6 @@ class Run(NamedTuple):
 
 
 @functools.cache
-def recording():
-    """Reads the recording once."""
-    with np.load(reference.FILE) as arrays:
-        return dict(arrays)
-
-
-@functools.cache
 def compiled(mask_function):
     """Compiles the merge and the step of one mask, which two of the cases share."""
     mask = functools.partial(mask_function, temperature=TEMPERATURE)
@@ -68,7 +61,7 @@ def compiled(mask_function):
 @functools.cache
 def run(case):
     """Adapts as the recording did."""
-    arrays, setting = recording(), reference.CASES[case]
+    arrays, setting = reference.recording(), reference.CASES[case]
     finetuned = [reference.params(arrays, f"finetuned/{t}") for t in reference.TASKS]
     origin = reference.params(arrays, "pretrained")
     if case == "cart":
@@ -104,67 +97,47 @@ def batches(arrays):
         yield jnp.asarray(step.reshape(-1, *step.shape[2:]))
 
 
-def recorded_masks(case, what):
-    """Returns a recorded quantity of every decomposed matrix by our path."""
-    prefix = f"{case}/{what}/"
-    found = {
-        reference.path(key.removeprefix(prefix)): value
-        for key, value in recording().items()
-        if key.startswith(prefix)
-    }
-    assert len(found) == 4 * reference.CONFIG.num_layers
-    return found
-
-
-def table(case, coefficients):
-    """Puts coefficients in the recorded order of tensors, `(tasks, tensors)`."""
-    flat = tree.flatten(coefficients)
-    names = [reference.path(str(n)) for n in recording()[f"{case}/tensor_order"]]
-    assert sorted(names) == sorted(flat)
-    return np.stack([flat[name] for name in names], axis=1)
-
-
 def test_trajectory_starts_from_the_recorded_weights(case):
-    theirs = reference.params(recording(), f"{case}/merged_start")
+    theirs = reference.params(reference.recording(), f"{case}/merged_start")
     helpers.assert_close(run(case).merged_start, helpers.flat64(theirs), 1e-5)
 
 
 def test_trajectory_has_the_recorded_first_mask_gradients(case):
-    theirs = recorded_masks(case, "first_mask_gradient")
+    theirs = reference.masks(case, "first_mask_gradient")
     helpers.assert_close(run(case).first_gradients.mask_logits, theirs, 1e-4)
 
 
 def test_trajectory_has_the_recorded_first_coefficient_gradients(case):
-    theirs = recording()[f"{case}/first_coefficient_gradient"]
-    ours = table(case, run(case).first_gradients.coefficients)
+    theirs = reference.recording()[f"{case}/first_coefficient_gradient"]
+    ours = reference.table(case, run(case).first_gradients.coefficients)
     assert helpers.relative_error(ours, theirs) < 1e-5
 
 
 def test_trajectory_has_the_recorded_entropies(case):
-    theirs = recording()[f"{case}/entropy"]
+    theirs = reference.recording()[f"{case}/entropy"]
     np.testing.assert_allclose(run(case).entropy, theirs, rtol=1e-4)
 
 
 def test_trajectory_ends_with_the_recorded_mask_bits(case):
     logits = tree.flatten(run(case).end.mask_logits)
-    for path, theirs in recorded_masks(case, "mask_logits_end").items():
+    for path, theirs in reference.masks(case, "mask_logits_end").items():
         np.testing.assert_array_equal(logits[path] > 0, theirs > 0, err_msg=path)
 
 
 def test_trajectory_flips_mask_bits_in_the_recording(case):
     setting, flipped = reference.CASES[case], 0
-    for theirs in recorded_masks(case, "mask_logits_end").values():
+    for theirs in reference.masks(case, "mask_logits_end").values():
         start = masks.init_logits(*theirs.shape, *setting[1:])
         flipped += np.sum((start > 0) != (theirs > 0))
     assert flipped > 0
 
 
 def test_trajectory_ends_with_the_recorded_coefficients(case):
-    theirs = recording()[f"{case}/coefficients_end"]
-    ours = table(case, run(case).end.coefficients)
+    theirs = reference.recording()[f"{case}/coefficients_end"]
+    ours = reference.table(case, run(case).end.coefficients)
     assert helpers.relative_error(ours, theirs) < 1e-3
 
 
 def test_trajectory_ends_with_the_recorded_weights(case):
-    theirs = reference.params(recording(), f"{case}/merged_end")
+    theirs = reference.params(reference.recording(), f"{case}/merged_end")
     helpers.assert_close(run(case).merged_end, helpers.flat64(theirs), 1e-3)

@@ -1,4 +1,4 @@
-"""Endless shuffled batches of all tasks, each a pure function of its step number.
+"""Endless batches of all tasks, each a pure function of its step number.
 
 A grain `MapDataset` is indexed by step, so a resumed run needs no iterator state: the
 position of the data is the step itself.
@@ -24,6 +24,8 @@ class TaskBatches:
             `(examples, ...)` or `Transformed` sources; the tasks may differ in length.
         batch_size: examples a task and step.
         seed: the order is a pure function of the seed, the task's place and the step.
+        shuffle: False to show the examples of every task as they come, and again from
+            the first after the last; the seed then decides nothing.
 
     Raises:
         ValueError: there is no task, a task has no example, or its columns differ in
@@ -44,8 +46,9 @@ class TaskBatches:
         examples: Sequence[tuple[Any, ...]],
         batch_size: int,
         seed: int,
+        shuffle: bool = True,
     ):
-        """Builds one shuffled, repeated index stream a task."""
+        """Builds one repeated index stream a task."""
         if not examples:
             raise ValueError("`examples` must hold at least one task, got none.")
         if batch_size < 1:
@@ -59,13 +62,13 @@ class TaskBatches:
                 )
         self._examples = examples
         self._batch_size = batch_size
-        self._orders = [
-            grain.MapDataset.range(len(columns[0]))
-            .seed(_task_seed(seed, i))
-            .shuffle()
-            .repeat()
-            for i, columns in enumerate(examples)
-        ]
+        orders = [grain.MapDataset.range(len(columns[0])) for columns in examples]
+        if shuffle:
+            orders = [
+                order.seed(_task_seed(seed, i)).shuffle()
+                for i, order in enumerate(orders)
+            ]
+        self._orders = [order.repeat() for order in orders]
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
         """Returns one stacked array for each column of a task."""

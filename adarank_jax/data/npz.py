@@ -1,4 +1,8 @@
-"""Images in a NumPy archive: `images`, and `labels` if there are any."""
+"""Images in a NumPy archive: `images`, and `labels` if there are any.
+
+Images of whole numbers are pictures and are preprocessed like any others; images of
+floating point are preprocessed already and reach the model as they are.
+"""
 
 import os
 import pathlib
@@ -14,13 +18,13 @@ class NpzImages(Arrays):
     """An npz file with `images` and, if they are known, `labels`.
 
     Args:
-        path: of the file.
+        path: of the file; `images` as `sources.Arrays` takes them.
 
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: an array has another dtype.
         ValueError: the file is no whole npz, holds Python objects, lacks `images`, or
-            an array has another shape.
+            an array has another shape or is not finite.
     """
 
     def __init__(self, path: str | os.PathLike):

@@ -2,7 +2,8 @@
 
 A source has a length, and `source[index]` is `(image, label)`: uint8 RGB `(height,
 width, 3)` and a class number, or `NO_LABEL`. Folders, npz files, parquet sets and tfds
-have a file of their own beside this one.
+have a file of their own beside this one. Arrays alone may hold images that are
+preprocessed already; `is_preprocessed` tells.
 """
 
 import hashlib
@@ -35,13 +36,15 @@ class Arrays:
 
     Args:
         pixels: `(images, height, width)` or `(images, height, width, 1 | 3 | 4)`,
-            uint8, uint16 or bool.
+            uint8, uint16 or bool; or, preprocessed, `(images, height, width, 3)` of
+            floating point, which is given out as it is, in float32.
         labels: `(images,)` class numbers; None if there are none.
         name: of the source in messages.
 
     Raises:
         TypeError: the arrays have other dtypes.
-        ValueError: the arrays have other shapes or lengths, or a label is below 0.
+        ValueError: the arrays have other shapes or lengths, a preprocessed image is not
+            finite, or a label is below 0.
 
     Examples:
         >>> import numpy as np
@@ -57,10 +60,17 @@ class Arrays:
         name: str = "the images",
     ):
         """Checks shapes and dtypes."""
-        if pixels.dtype not in (np.uint8, np.uint16, np.bool_):
+        is_floating = np.issubdtype(pixels.dtype, np.floating)
+        self.is_preprocessed = is_floating and pixels.shape[3:] == (3,)
+        if self.is_preprocessed:
+            with np.errstate(over="ignore"):
+                pixels = pixels.astype(np.float32, copy=False)
+            _check_finite(pixels, name)
+        elif pixels.dtype not in (np.uint8, np.uint16, np.bool_):
             raise TypeError(
-                f"`images` of {name} must be uint8 or uint16, got {pixels.dtype}; "
-                "scale them to 0..255 first."
+                f"`images` of {name} must be uint8 or uint16, got {pixels.dtype} of "
+                f"shape {pixels.shape}; scale them to 0..255 first. Only what is "
+                "preprocessed, (images, height, width, 3), may be floating point."
             )
         if pixels.ndim not in (3, 4) or (
             pixels.ndim == 4 and pixels.shape[-1] not in (1, 3, 4)
@@ -80,8 +90,20 @@ class Arrays:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns an image and its label."""
+        if self.is_preprocessed:
+            return self._pixels[index], int(self.labels[index])
         image = images.decode(self._pixels[index], f"image {index} of {self._name}")
         return image, int(self.labels[index])
+
+
+def _check_finite(pixels, name):
+    """Refuses preprocessed images that would spoil every number after them."""
+    bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(pixels)} preprocessed `images` of {name} are not "
+            f"finite in float32, the first is number {bad[0]}; preprocess them again."
+        )
 
 
 class Relabelled:

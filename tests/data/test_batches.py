@@ -40,6 +40,21 @@ def test_batches_differ_between_seeds_tasks_and_epochs():
     assert (TaskBatches(arrays(50), 50, seed=4)[0][1][0] != first).any()
 
 
+def test_batches_without_shuffling_are_in_the_order_of_the_examples():
+    batches = TaskBatches(arrays(5, 3), 2, seed=0, shuffle=False)
+    seen = np.concatenate([batches[step][0] for step in range(5)], axis=1)
+    np.testing.assert_array_equal(seen[0], np.arange(10) % 5)
+    np.testing.assert_array_equal(seen[1], np.arange(10) % 3 + 100)
+
+
+def test_batches_without_shuffling_resume_at_any_step_of_any_seed():
+    batches = TaskBatches(arrays(5, 3), 2, seed=0, shuffle=False)
+    other = TaskBatches(arrays(5, 3), 2, seed=9, shuffle=False).stream(3)
+    for step in (3, 4, 5):
+        for one, two in zip(batches[step], next(other), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("examples", "batch_size", "message"),
     [

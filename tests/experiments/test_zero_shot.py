@@ -11,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import files
 from adarank_jax.models import heads
 from adarank_jax.models.clip_text import ClipText, ClipTextConfig
-from experiments import zero_shot
+from experiments import clip_suite, zero_shot
+from experiments.merge_config import MergeConfig
+from tests import clip_family
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "zero_shot_tiny"
 EXPECTED = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
@@ -59,6 +62,26 @@ def test_head_is_that_of_torch(batch_size):
     )
     assert set(encode.shapes) == {(batch_size, CONFIG.context_length)}
     assert len(encode.shapes) == -(-len(NAMES) * len(TEMPLATES) // batch_size)
+
+
+def test_head_of_a_checkpoint_on_disk_is_that_of_torch(tmp_path):
+    base = clip_family.base_params()
+    clip_family.write_base(tmp_path / "base", base)
+    expert = tmp_path / "expert.safetensors"
+    clip_family.write_open_clip(expert, clip_family.expert_params(base, 1))
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 9, 9, 3), np.uint8))
+    task = {"model": str(expert), "data": str(tmp_path / "a.npz")}
+    config = MergeConfig(
+        base=str(tmp_path / "base"),
+        experts={"a": task | {"classes": tuple(NAMES), "templates": tuple(TEMPLATES)}},
+    )
+    found = clip_suite.check(config)
+    assert not found.problems
+    (head,) = found.build(RunFolder(tmp_path / "run", {}, restart=False)).heads
+    expected = np.array(EXPECTED["weight"]) / math.exp(LOGIT_SCALE)
+    np.testing.assert_allclose(head.directions.T, expected, rtol=0, atol=1e-5)
+    assert float(head.logit_scale) == pytest.approx(math.exp(LOGIT_SCALE), rel=1e-5)
+    assert not head.bias.any()
 
 
 def test_head_survives_the_way_through_a_linear_layer():

@@ -1,0 +1,76 @@
+import socket
+
+import pytest
+from huggingface_hub import constants
+
+from experiments import clip_suite, plan, presets, yaml_config
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Plans a preset where no file was ever fetched, and none can be."""
+
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    def run(preset, *overrides):
+        values = presets.get(preset).values
+        config = yaml_config.validate(values, {}, overrides, preset)
+        inputs = clip_suite.check(config, may_fetch=False)
+        assert not list(tmp_path.iterdir())
+        return config, inputs
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("overrides", "logits", "matrices"),
+    [((), 294_912, 48), (("qkv=split",), 442_368, 72)],
+)
+def test_plan_counts_the_logits_of_the_paper_before_anything_is_fetched(
+    planned, overrides, logits, matrices
+):
+    sizes = plan.count(*planned("vit-b32-8-cart-adarank", *overrides))
+    assert sizes.num_tasks == 8
+    assert sizes.parameters == 87_849_216
+    assert (sizes.logits, sizes.matrices) == (logits, matrices)
+
+
+@pytest.mark.parametrize(
+    ("preset", "logits"),
+    [
+        ("vit-b32-20-cart-adarank", 20 * 12 * 4 * 768),
+        ("fusion-bench-vit-b16-8-ta-adarank", 8 * 12 * 4 * 768),
+        ("vit-l14-14-cart-adarank", 14 * 24 * 4 * 1024),
+    ],
+)
+def test_plan_knows_every_published_size(planned, preset, logits):
+    assert plan.count(*planned(preset)).logits == logits
+
+
+def test_plan_says_what_has_to_be_fetched(planned, tmp_path):
+    config, inputs = planned("vit-b32-8-cart-adarank")
+    described = plan.describe(config, inputs, tmp_path / "run")
+    lines = dict(described.lines)
+    assert not described.problems
+    assert "294,912 logits" in lines["masks"]
+    assert "48 matrices" in lines["model"]
+    assert "MNIST 10,000" in lines["images"]
+    assert "next" in lines
+    fetched = [text for text in described.warnings if "will be fetched" in text]
+    assert any(text.startswith(f"base: {config.base}") for text in fetched)
+    for name in config.task_names:
+        assert any(text.startswith(f"experts.{name}.data") for text in fetched)
+
+
+def test_plan_without_a_network_lists_everything_that_is_missing(planned, tmp_path):
+    config, inputs = planned("vit-b32-8-cart-adarank", "offline=true")
+    described = plan.describe(config, inputs, tmp_path / "run")
+    assert "294,912 logits" in dict(described.lines)["masks"]
+    assert "next" not in dict(described.lines)
+    assert len(described.problems) == 1 + len(config.task_names)
+    assert "not in the cache" in described.problems[0]
