@@ -33,7 +33,7 @@ setup(
     packages=find_packages(include=["adarank_jax*", "experiments*"]),
     package_data={
         "adarank_jax": ["py.typed", "data/prompts/*.json"],
-        "experiments": ["assets/*/*.json", "assets/*/*.safetensors"],
+        "experiments": ["assets/*/*.json", "assets/*/*.safetensors", "*.jinja"],
     },
     install_requires=[line for line in LINES if line and not line.startswith("#")],
     extras_require={

@@ -68,10 +68,11 @@ def main(config: Config) -> None:
     difference = rounding_difference(recipe, merged)
     if difference and not config.accept_rounding:
         raise ValueError(difference)
-    export.write_model(config.out, clip.with_vision(base, merged))
+    export.write_model(config.out, base, merged)
     exactly = "up to rounding" if difference else "bit for bit"
     text = f"Rebuilt {config.out} {exactly}."
-    Console(stderr=True).print(text, highlight=False, markup=False)
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(text, highlight=False, markup=False)
 
 
 def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
@@ -91,8 +92,10 @@ def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str
     """
     sources: dict[str, str] = {}
     for entry in experts:
-        name, equals, source = entry.partition("=")
-        if not equals or not source:
+        known = [task for task in tasks if entry.startswith(f"{task}=")]
+        name = max(known, key=len, default=entry.partition("=")[0])
+        source = entry[len(name) + 1 :]
+        if not source:
             raise ValueError(
                 f"`experts` must be given as task=source, got {entry!r}; for example "
                 f"{tasks[0]}=path/to/expert."

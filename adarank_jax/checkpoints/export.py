@@ -1,0 +1,266 @@
+"""A merged model as a folder that plain transformers, or open_clip, loads.
+
+Only the image tower differs from the base. Whatever else the base holds is written with
+its names, dtypes and bytes: text tower, buffers, tokenizer, preprocessing.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+import adarank_jax
+from adarank_jax.checkpoints import clip, clip_names, folders, model_files, shards
+from adarank_jax.checkpoints.clip import ClipCheckpoint
+from adarank_jax.tree import Tree
+
+check_target = folders.check_target
+
+
+class TaskHead(NamedTuple):
+    """The head of one task.
+
+    Attributes:
+        task: its name, any text.
+        weight: `(classes, features)`, the logit scale included.
+        bias: `(classes,)`; None for none.
+        class_names: in the order of the rows; None if they are not known.
+        about: what else to record, for example `templates` and `profile`; plain values.
+    """
+
+    task: str
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    class_names: Sequence[str] | None = None
+    about: Mapping[str, Any] = {}
+
+
+def write_model(
+    folder: str | os.PathLike,
+    base: ClipCheckpoint,
+    vision: Tree,
+    heads: Sequence[TaskHead] = (),
+    *,
+    with_open_clip: bool = False,
+    dtype: str | None = None,
+    max_shard_size: int | str = "5GB",
+    files: Mapping[str, bytes] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Writes a model folder, whole or not at all.
+
+    Args:
+        folder: to write; an untouched earlier export is replaced, nothing else is.
+        base: checkpoint that the image tower belongs to.
+        vision: merged parameters of the image tower.
+        heads: one a task.
+        with_open_clip: write the files of open_clip as well.
+        dtype: of all weights: float32, float16 or bfloat16; None to keep those of the
+            base.
+        max_shard_size: bytes of a file of weights, or for example ``"5GB"``.
+        files: more files by name, for example ``README.md``.
+        record: plain values for `adarank_jax.json`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: the disk has no room.
+        ValueError: the folder holds something else, the base cannot be written in the
+            layout of Hugging Face, or a head or a dtype does not fit.
+    """
+    target = check_target(folder)
+    names = dict(zip(slugs([head.task for head in heads]), heads, strict=True))
+    features = base.config["vision"]["output_size"]
+    for head in heads:
+        _check_head(head, features)
+    states = {"model": _cast(hugging_face_state(base, vision), dtype)}
+    texts = {"config.json": model_files.config(base, dtype)}
+    if with_open_clip:
+        states["open_clip_model"] = _cast(_open_clip_state(base, vision), dtype)
+        texts["open_clip_config.json"] = model_files.open_clip_config(base)
+    texts |= model_files.beside(base)
+    for name in files or {}:
+        _check_name(name, texts)
+    texts |= files or {}
+    about = {"adarank_jax": adarank_jax.__version__, "dtype": dtype or "as the base"}
+    about |= {"base": base.source, "revision": base.revision, **(record or {})}
+    texts[folders.MARK] = model_files.to_json(about)
+    _check_room(target, states)
+    with folders.whole_folder(target) as new:
+        for name, content in texts.items():
+            (new / name).write_bytes(content)
+        for stem, state in states.items():
+            # open_clip reads no shards.
+            limit = max_shard_size if stem == "model" else shards.num_bytes(state) + 1
+            shards.write_state(new, state, stem, limit)
+        for name, head in names.items():
+            _write_head(new / "heads", name, head)
+    return target
+
+
+def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarray]:
+    """Puts an image tower into the state dict of a class of transformers.
+
+    Args:
+        base: checkpoint that the tower belongs to.
+        vision: parameters of the tower.
+
+    Returns:
+        Array by name. If the base is a plain file of transformers already, its other
+        tensors are its own, byte for byte.
+
+    Raises:
+        ValueError: the base has no projection, or the tower does not fit it.
+    """
+    layout = base.layout
+    if layout.kind == "hugging_face":
+        if not layout.has_projection:
+            raise ValueError(
+                f"`{base.source}` has no projection, so images and classes cannot be "
+                "compared; use as base the whole model that the experts came from."
+            )
+        state = clip.with_vision(base, vision)
+        return {_plain_name(name, layout): array for name, array in state.items()}
+    if base.text is not None:
+        return clip.to_hugging_face(base, vision)
+    alone = clip_names.full_layout("hugging_face", layout.vision_layers or 0, 0)
+    alone = alone._replace(
+        text_layers=None, has_text_projection=False, has_logit_scale=False
+    )
+    state = clip_names.to_state({"vision": vision}, alone)
+    return _cast(state, None if layout.dtype == "mixed" else layout.dtype)
+
+
+def _plain_name(name, layout):
+    """Removes the prefix of a wrapper; names the image tower as the classes do."""
+    name = name.removeprefix(layout.prefix)
+    bare = layout.vision_prefix == "" and not name.startswith("visual_projection.")
+    return f"vision_model.{name}" if bare else name
+
+
+def _open_clip_state(base, vision):
+    """Puts an image tower into the state dict of open_clip's CLIP."""
+    layout = base.layout
+    is_plain = layout.kind == "open_clip" and not layout.prefix and layout.text_layers
+    return (clip.with_vision if is_plain else clip.to_open_clip)(base, vision)
+
+
+def _cast(state, dtype):
+    """Rounds floating-point tensors to a dtype, if there is one."""
+    if dtype is None:
+        return state
+    if dtype not in _DTYPES:
+        raise ValueError(
+            f"`dtype` must be one of {', '.join(_DTYPES)} or None, got {dtype!r}."
+        )
+    cast = {
+        name: array.astype(_DTYPES[dtype]) if _is_floating(array) else array
+        for name, array in state.items()
+    }
+    bad = [n for n, x in cast.items() if _is_floating(x) and not np.isfinite(x).all()]
+    if bad:
+        raise ValueError(
+            f"{bad[0]!r} has numbers that do not fit {dtype}; take bfloat16 or float32."
+        )
+    return cast
+
+
+def _is_floating(array):
+    """Tells whether an array holds floating-point numbers, of any kind."""
+    return array.dtype in _DTYPES.values() or array.dtype.kind == "f"
+
+
+def slugs(tasks: Sequence[str]) -> list[str]:
+    """Turns task names into file names that are safe everywhere, each different.
+
+    Args:
+        tasks: any texts.
+
+    Examples:
+        >>> slugs(["MNIST", "mnist", "a/b", "naïve", "con", "数字"])
+        ['mnist', 'mnist-2', 'a-b', 'naive', 'task-con', 'task']
+    """
+    found: list[str] = []
+    for task in tasks:
+        ascii_ = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode()
+        slug = re.sub(r"[^a-z0-9_.-]+", "-", ascii_.lower()).strip("-._")[:60] or "task"
+        slug = f"task-{slug}" if slug.split(".")[0] in _RESERVED else slug
+        name, number = slug, 2
+        while name in found:
+            name, number = f"{slug}-{number}", number + 1
+        found.append(name)
+    return found
+
+
+def _check_head(head, features):
+    """Refuses a head that does not fit the model."""
+    shape, names = np.shape(head.weight), head.class_names
+    if len(shape) != 2 or shape[0] < 2 or shape[1] != features:
+        raise ValueError(
+            f"The head of {head.task!r} must have shape (classes, {features}) with two "
+            f"classes or more, got {shape}."
+        )
+    for kind, found in (("bias", head.bias), ("class_names", names)):
+        if found is not None and len(found) != shape[0]:
+            raise ValueError(
+                f"The head of {head.task!r} has {shape[0]} classes, but `{kind}` has "
+                f"length {len(found)}."
+            )
+    parts = [head.weight] if head.bias is None else [head.weight, head.bias]
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError(f"The head of {head.task!r} holds NaN or infinity.")
+
+
+def _write_head(folder, name, head):
+    """Writes the tensors of a head, and what they are."""
+    folder.mkdir(exist_ok=True)
+    arrays = {"weight": np.asarray(head.weight, np.float32)}
+    if head.bias is not None:
+        arrays["bias"] = np.asarray(head.bias, np.float32)
+    shards.write_safetensors(folder / f"{name}.safetensors", arrays)
+    about: dict[str, Any] = {"task": head.task, "normalise": True}
+    if head.class_names is not None:
+        about["class_names"] = list(head.class_names)
+    (folder / f"{name}.json").write_bytes(model_files.to_json(about | dict(head.about)))
+
+
+def _check_name(name, taken):
+    """Refuses a file that another part writes, or that lies elsewhere."""
+    is_weights = re.fullmatch(r"(open_clip_)?model\b.*", name) is not None
+    is_plain = pathlib.PurePath(name).name == name != "heads"
+    if is_weights or not is_plain or name in (*taken, folders.SUMS, folders.MARK):
+        raise ValueError(
+            f"`files` must have names of their own in the folder itself, got {name!r}."
+        )
+
+
+def _check_room(target, states):
+    """Checks that the disk has room for all tensors."""
+    needed = sum(shards.num_bytes(state) for state in states.values())
+    place = target.absolute().parent
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed + _SLACK > free:
+        raise OSError(
+            f"`{target}` needs {needed + _SLACK:,} bytes, but {free:,} are free there; "
+            "make room, or choose another folder."
+        )
+
+
+_DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+_RESERVED = {"con", "prn", "aux", "nul"} | {
+    f"{port}{number}" for port in ("com", "lpt") for number in range(10)
+}
+_SLACK = 16_000_000

@@ -1,0 +1,271 @@
+"""The model card of an export: what it is, how good, whose, and how to make it again.
+
+Names come from users and from files that were downloaded, so everything that the
+template shows is escaped, unless the template says that it is code.
+"""
+
+import dataclasses
+import html
+import pathlib
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from adarank_jax.checkpoints import hub
+
+UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """A model that took part.
+
+    Attributes:
+        name: what it is here: the base, or the task of an expert.
+        source: Hub id, perhaps with `@revision`, or a path.
+        licence: as `read_licence` returns.
+        digest: SHA-256 of its image tower, empty if not known.
+    """
+
+    name: str
+    source: str
+    licence: str = UNKNOWN
+    digest: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class CardHead:
+    """The head of a task.
+
+    Attributes:
+        task: its name.
+        name: of the files in `heads/`, without the ending.
+        num_classes: rows of the head.
+    """
+
+    task: str
+    name: str
+    num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a model card tells.
+
+    Attributes:
+        title: name of the model.
+        method: for example ``AdaRank · cart · entropy``.
+        base: what the experts were fine-tuned from.
+        experts: one a task.
+        heads: those that are in the export.
+        uses: data that the method took, for example ``unlabelled test images``.
+        command: that made the export.
+        config: the resolved configuration, as YAML.
+        versions: of packages, device and whatever else is worth a row.
+        seed: of the order of the images.
+        commit: of adarank_jax, if known.
+        digest: SHA-256 of the merged image tower.
+        rows: measured accuracies, with `label`, `per_task` and `mean`, shares of one;
+            empty if no labels were given.
+        result: `label` of the row that is this model.
+        has_text_tower: the export is a whole `CLIPModel`.
+        has_open_clip: the export has the files of open_clip.
+        has_recipe: the export has `recipe.safetensors`.
+    """
+
+    title: str
+    method: str
+    base: Parent
+    experts: Sequence[Parent]
+    heads: Sequence[CardHead]
+    uses: str
+    command: str
+    config: str
+    versions: Mapping[str, Any]
+    seed: int
+    commit: str | None = None
+    digest: str = ""
+    rows: Sequence[Mapping[str, Any]] = ()
+    result: str = ""
+    has_text_tower: bool = True
+    has_open_clip: bool = False
+    has_recipe: bool = True
+
+
+def render(card: Card) -> str:
+    """Writes a model card in Markdown, with the metadata that the Hub reads.
+
+    Args:
+        card: what it tells.
+
+    Returns:
+        The text of README.md.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: value if isinstance(value, _Code) else escape(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = _Code
+    environment.filters["fenced"] = _fenced
+    environment.filters["percent"] = _percent
+    text = environment.get_template("card.md.jinja").render(
+        card=card,
+        parents=[card.base, *card.experts],
+        rows=sorted(card.rows, key=lambda row: row["mean"]),
+        tasks=[parent.name for parent in card.experts],
+        first=card.heads[0].name if card.heads else "",
+        model_class=(
+            "CLIPModel" if card.has_text_tower else "CLIPVisionModelWithProjection"
+        ),
+        versions=sorted(_flat(card.versions).items()),
+        rebuild=_rebuild_command(card),
+    )
+    return f"---\n{_metadata(card)}\n---\n{text}"
+
+
+def _percent(share):
+    """Shows a share of one in percent, and a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
+class _Code(str):
+    """Text that the template shows as it is."""
+
+
+def _fenced(text, language):
+    """Shows text as a block of code that it cannot end."""
+    lines = [_visible(line) for line in text.strip("\n").split("\n")]
+    longest = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
+    fence = "`" * max(3, longest + 1)
+    return _Code("\n".join([fence + language, *lines, fence]))
+
+
+def escape(value: Any) -> str:
+    r"""Makes any text mean nothing but itself in Markdown and HTML.
+
+    Args:
+        value: shown as `str(value)`, in one line.
+
+    Examples:
+        >>> escape("a|b_c <script>")
+        'a\\|b\\_c &lt;script&gt;'
+    """
+    text = html.escape(_visible(str(value)), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", text)
+
+
+def _visible(text):
+    """Replaces control characters, and those that change the direction of text."""
+    return "".join(
+        " "
+        if char in "\n\t"
+        else "�"
+        if unicodedata.category(char) in _HIDDEN
+        else char
+        for char in text
+    )
+
+
+def _metadata(card):
+    """Writes the front matter."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    parents = (card.base, *card.experts)
+    licences = {parent.licence for parent in parents}
+    own = [row for row in card.rows if row["label"] == card.result]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=re.sub(r"[^a-z0-9._-]+", "-", task.lower()).strip("-")
+            or "task",
+            dataset_name=_visible(task),
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=round(float(share), 6),
+        )
+        for row in own
+        for task, share in row["per_task"].items()
+    ]
+    whole = card.has_text_tower
+    return ModelCardData(
+        base_model=[hub_id(p.source) for p in parents if hub_id(p.source)] or None,
+        base_model_relation="merge",
+        eval_results=results or None,
+        library_name="transformers",
+        license=licences.pop()
+        if len(licences - {UNKNOWN}) == len(licences) == 1
+        else None,
+        model_name=_visible(card.title),
+        pipeline_tag="zero-shot-image-classification"
+        if whole
+        else "image-feature-extraction",
+        tags=["merge", "model-merging", "clip", "adarank"],
+    ).to_yaml()
+
+
+def hub_id(source: str) -> str | None:
+    """Returns the repository of a source without its revision; None for a path.
+
+    Examples:
+        >>> hub_id("openai/clip-vit-base-patch32@main")
+        'openai/clip-vit-base-patch32'
+        >>> hub_id("./experts/mnist.pt")
+    """
+    parts = None if pathlib.Path(source).exists() else hub.parse(source)
+    return parts[0] if parts else None
+
+
+def read_licence(folder: pathlib.Path | None) -> str:
+    """Reads the licence that a model folder states; `UNKNOWN` if it states none.
+
+    Args:
+        folder: with a README.md, perhaps; None for no folder.
+    """
+    file = folder / "README.md" if folder else None
+    if file is None or not file.is_file():
+        return UNKNOWN
+    with file.open("rb") as stream:
+        text = stream.read(1_000_000).decode("utf-8", errors="replace")
+    matter = re.match(r"\s*---\r?\n(.*?)\r?\n---\s", text, re.DOTALL)
+    try:
+        values = yaml.safe_load(matter[1]) if matter else None
+    except yaml.YAMLError:
+        return UNKNOWN
+    found = values.get("license") if isinstance(values, dict) else None
+    is_name = isinstance(found, str) and re.fullmatch(r"[\w.+-]{1,64}", found, re.ASCII)
+    return found.lower() if is_name else UNKNOWN
+
+
+def _rebuild_command(card):
+    """Writes the command that makes the weights again."""
+    experts = " ".join(shlex.quote(f"{p.name}={p.source}") for p in card.experts)
+    return (
+        "python -m experiments.rebuild --recipe recipe.safetensors \\\n"
+        f"    --base {shlex.quote(card.base.source)} \\\n"
+        f"    --experts {experts} \\\n    --out rebuilt"
+    )
+
+
+def _flat(values, prefix=""):
+    """Lists nested values by path."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key} ")
+        else:
+            many = isinstance(value, list | tuple)
+            flat[prefix + key] = ", ".join(map(str, value)) if many else value
+    return flat
+
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -1,0 +1,192 @@
+import json
+import re
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from experiments import card
+from experiments.card import Card, CardHead, Parent
+
+EVIL = "<script>alert(1)</script> | `x` [y](z) *b*\x1b[2J\n# head\u202e"
+ROWS = [
+    {"label": "adarank", "per_task": {"mnist": 0.875, "svhn": 0.5}, "mean": 0.6875},
+    {"label": "pretrained", "per_task": {"mnist": 0.25, "svhn": 0.125}, "mean": 0.1875},
+]
+
+
+def make(**options):
+    defaults = {
+        "title": "two-digits",
+        "method": "AdaRank from CART",
+        "base": Parent(
+            "base", "openai/clip-vit-base-patch32@3d74acf", "mit", "ab" * 32
+        ),
+        "experts": [
+            Parent("mnist", "org/mnist", "mit", "cd" * 32),
+            Parent("svhn", "./experts/svhn.pt", "mit"),
+        ],
+        "heads": [CardHead("mnist", "mnist", 10), CardHead("svhn", "svhn", 10)],
+        "uses": "unlabelled test images",
+        "command": "python -m experiments.run_vit my_merge.yaml",
+        "config": "seed: 0\nmethod:\n  origin: cart\n",
+        "versions": {"packages": {"jax": "0.10.2"}, "devices": ["cpu:cpu"]},
+        "seed": 0,
+        "commit": "0123abc",
+        "digest": "ef" * 32,
+        "rows": ROWS,
+        "result": "adarank",
+    }
+    return card.render(Card(**(defaults | options)))
+
+
+def split(text):
+    """Returns the front matter as values, and the tokens of the rest."""
+    _, matter, rest = re.split(r"^---$", text, maxsplit=2, flags=re.MULTILINE)
+    return yaml.safe_load(matter), MarkdownIt("commonmark").enable("table").parse(rest)
+
+
+def plain(tokens):
+    """Collects what a reader sees outside of code blocks."""
+    inline = [child for token in tokens for child in token.children or ()]
+    return " ".join(child.content for child in inline if child.type == "text")
+
+
+def types(tokens):
+    return {token.type for token in tokens} | {
+        child.type for token in tokens for child in token.children or ()
+    }
+
+
+def test_front_matter_is_what_the_hub_reads():
+    matter, _ = split(make())
+    assert matter["base_model"] == ["openai/clip-vit-base-patch32", "org/mnist"]
+    assert matter["base_model_relation"] == "merge"
+    assert matter["library_name"] == "transformers"
+    assert matter["license"] == "mit"
+    assert "adarank" in matter["tags"]
+    (entry,) = matter["model-index"]
+    values = {r["dataset"]["name"]: r["metrics"][0]["value"] for r in entry["results"]}
+    assert values == ROWS[0]["per_task"]
+
+
+@pytest.mark.parametrize("licence", ["apache-2.0", "unknown"])
+def test_licence_is_stated_only_if_all_parents_share_one_that_is_known(licence):
+    matter, _ = split(make(base=Parent("base", "org/base", licence)))
+    assert "license" not in matter
+    unknown = [Parent("mnist", "a/b"), Parent("svhn", "a/c")]
+    matter, _ = split(make(base=Parent("base", "org/base"), experts=unknown))
+    assert "license" not in matter
+
+
+def test_without_labels_nothing_is_claimed():
+    matter, tokens = split(make(rows=[], result=""))
+    assert "model-index" not in matter
+    assert "Not measured" in plain(tokens)
+    assert "%" not in plain(tokens)
+
+
+def test_table_has_every_method_in_percent_worst_first():
+    _, tokens = split(make())
+    text = plain(tokens)
+    assert text.index("18.75") < text.index("68.75")
+    for number in ("87.50", "50.00", "25.00", "12.50"):
+        assert number in text
+    assert "this model" in text
+
+
+def test_card_says_how_to_make_it_again():
+    text = make(experts=[Parent("a b", "x/y@r"), Parent("svhn", "p q.pt")])
+    for part in (
+        *("run_vit my_merge.yaml", "origin: cart", "0123abc", "ef" * 32, "0.10.2"),
+        *("recipe.safetensors", "'a b=x/y@r'", "'svhn=p q.pt'", "2503.22178"),
+    ):
+        assert part in text
+    assert "recipe.safetensors" not in make(has_recipe=False)
+
+
+def test_hostile_names_mean_nothing_but_themselves():
+    clean = types(split(make())[1])
+    text = make(
+        title=EVIL,
+        method=EVIL,
+        base=Parent("base", EVIL, "mit"),
+        experts=[Parent(EVIL, EVIL)],
+        heads=[CardHead(EVIL, "slug", 3)],
+        uses=EVIL,
+        command=f"run {EVIL}\n```\n<b>",
+        config=f"a: '{EVIL}'\n````\n# out",
+        versions={EVIL: EVIL},
+        commit=EVIL,
+        rows=[{"label": EVIL, "per_task": {EVIL: 0.5}, "mean": 0.5}],
+        result=EVIL,
+    )
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    matter, tokens = split(text)
+    assert types(tokens) <= clean
+    assert not {"html_block", "html_inline", "link_open", "em_open"} & (
+        types(tokens) - {"link_open"}
+    )
+    links = [
+        child.attrGet("href")
+        for token in tokens
+        for child in token.children or ()
+        if child.type == "link_open"
+    ]
+    assert links == ["https://arxiv.org/abs/2503.22178"]
+    assert "<script>alert(1)</script> | `x` [y](z) *b*" in plain(tokens)
+    headings = [t.tag for t in tokens if t.type == "heading_open"]
+    assert headings == [t.tag for t in split(make())[1] if t.type == "heading_open"]
+    assert matter["model-index"][0]["name"].startswith("<script>")
+
+
+def snippets(text):
+    return [
+        t.content for t in split(text)[1] if t.type == "fence" and t.info == "python"
+    ]
+
+
+@pytest.mark.parametrize("has_text_tower", [True, False])
+def test_snippets_are_python_and_name_files_of_the_export(has_text_tower):
+    (one,) = snippets(make(has_text_tower=has_text_tower))
+    compile(one, "snippet", "exec")
+    assert '"heads/mnist.safetensors"' in one and '"heads/mnist.json"' in one
+    assert ("CLIPModel" in one) == has_text_tower
+    _, two = snippets(make(has_open_clip=True))
+    compile(two, "snippet", "exec")
+    assert snippets(make(heads=[])) == []
+
+
+def test_licence_is_read_from_the_front_matter_of_a_parent(tmp_path):
+    assert card.read_licence(None) == card.read_licence(tmp_path) == "unknown"
+    readme = tmp_path / "README.md"
+    for text, expected in (
+        ("---\nlicense: MIT\ntags: [a]\n---\n# Hi\n", "mit"),
+        ("---\r\nlicense: apache-2.0\r\n---\r\n", "apache-2.0"),
+        ("# license: mit", "unknown"),
+        ("---\nlicense: [a, b]\n---\n", "unknown"),
+        ("---\nlicense: '<script>'\n---\n", "unknown"),
+        ("---\nlicense: !!python/object/apply:os.getcwd []\n---\n", "unknown"),
+        ("---\n- a\n---\n", "unknown"),
+        ("---\n{: bad\n---\n", "unknown"),
+    ):
+        readme.write_bytes(text.encode())
+        assert card.read_licence(tmp_path) == expected, text
+
+
+def test_paths_are_no_parents_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experts").mkdir()
+    (tmp_path / "experts" / "mnist").mkdir()
+    assert card.hub_id("experts/mnist") is None
+    assert card.hub_id("org/mnist@main:a/b.pt") == "org/mnist"
+    assert card.hub_id("/abs/x.pt") is None
+
+
+def test_template_is_packaged():
+    import pathlib
+
+    assert (
+        '"*.jinja"' in (pathlib.Path(card.__file__).parents[1] / "setup.py").read_text()
+    )
+    assert json.dumps("card.md.jinja") in pathlib.Path(card.__file__).read_text()

@@ -1,0 +1,211 @@
+import subprocess
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from adarank_jax import tree
+from adarank_jax.checkpoints import clip, folders, recipe
+from adarank_jax.core import merge
+from adarank_jax.core.merge import Variables
+from experiments import presets, rebuild
+from tests import helpers
+from tests.checkpoints import tiny_folders
+
+CASES = ("cart-fused",)
+
+MAKE = """
+import pathlib, sys
+import numpy as np
+from adarank_jax.checkpoints import clip, export, recipe
+from adarank_jax.core import merge, svd
+from adarank_jax.core.merge import Variables
+from adarank_jax.models import clip_vision
+from adarank_jax import tree
+from experiments import presets, rebuild
+
+folder = pathlib.Path(sys.argv[1])
+for case in sys.argv[2:]:
+    name, qkv = case.split("-")
+    base = clip.read_clip(str(folder / "base"), qkv)
+    experts = [clip.read_clip(str(folder / n), qkv, base) for n in ("a", "b", "c")]
+    visions = [expert.vision for expert in experts]
+    preset = presets.get(name)
+    origin, factors = presets.start(
+        preset, base.vision, visions, clip_vision.is_decomposed, folder / "cache" / qkv
+    )
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    variables = Variables(
+        tree.map_with_path(lambda _, leaf: draw(3), origin),
+        tree.map_with_path(
+            lambda _, leaf: draw(*leaf.s.shape) if svd.is_factors(leaf) else None, factors
+        ),
+    )
+    kept = merge.kept_directions(variables.mask_logits, 10.0)
+    merged = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
+    settings = recipe.Settings(
+        tasks=("mnist", "svhn", "数字=x"),
+        origin="average" if preset.is_centred else "pretrained",
+        is_decorrelated=preset.is_decorrelated,
+        temperature=10.0,
+        qkv=qkv,
+        base=recipe.digest(base.vision),
+        experts=tuple(map(recipe.digest, visions)),
+        merged=recipe.digest(merged),
+        environment=rebuild.environment(),
+    )
+    out = folder / case
+    recipe.write_recipe(out.with_suffix(".safetensors"), variables, settings)
+    export.write_model(out, base, merged)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Merges in a process of its own; only files are left of it."""
+    folder = tmp_path_factory.mktemp("made")
+    tensors = tiny_folders.state("hugging_face")
+    tiny_folders.write(folder / "base", "model", tensors)
+    for seed, name in enumerate("abc"):
+        tiny_folders.write(folder / name, "vision", tiny_folders.moved(tensors, seed))
+    run("-c", MAKE, folder, *CASES)
+    return folder
+
+
+def run(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def options(made, name, out, **changes):
+    experts = (f"svhn={made / 'b'}", f"数字=x={made / 'c'}", f"mnist={made / 'a'}")
+    defaults = {
+        "recipe": made / f"{name}.safetensors",
+        "base": str(made / "base"),
+        "experts": experts,
+        "out": out,
+        "offline": True,
+    }
+    return rebuild.Config(**(defaults | changes))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rebuild_in_a_fresh_process_gives_the_same_bits(made, tmp_path, name):
+    config = options(made, name, tmp_path / "out")
+    sources = ("--recipe", config.recipe, "--base", config.base, "--offline")
+    targets = ("--experts", *config.experts, "--out", config.out)
+    done = run("-m", "experiments.rebuild", *sources, *targets)
+    assert "bit for bit" in done.stderr
+    ours, theirs = folders.read_sums(config.out), folders.read_sums(made / name)
+    assert ours["model.safetensors"] == theirs["model.safetensors"]
+    base = folders.digest(made / "base" / "model.safetensors")
+    assert ours["model.safetensors"] != base
+
+
+def test_recipe_is_small(made):
+    weights = (made / "cart-fused" / "model.safetensors").stat().st_size
+    assert (made / "cart-fused.safetensors").stat().st_size < weights / 20
+
+
+@pytest.mark.parametrize("which", ["base", "a"])
+def test_other_weights_are_named(made, tmp_path, which):
+    other = tiny_folders.moved(tiny_folders.state("hugging_face"), 9, 0.001)
+    tiny_folders.write(tmp_path / "other", "model", other)
+    changes = {"base": str(tmp_path / "other")}
+    if which == "a":
+        experts = options(made, "cart-fused", None).experts
+        changes = {"experts": (*experts[:2], f"mnist={tmp_path / 'other'}")}
+    with pytest.raises(ValueError, match="made from other weights") as caught:
+        rebuild.main(options(made, "cart-fused", tmp_path / "out", **changes))
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 1
+    assert ("the base" if which == "base" else "the expert 'mnist'") in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_experts_in_each_others_place_are_noticed(made, tmp_path):
+    experts = (f"mnist={made / 'b'}", f"svhn={made / 'a'}", f"数字=x={made / 'c'}")
+    with pytest.raises(ValueError, match=r"(?s)'mnist'.*'svhn'"):
+        rebuild.main(options(made, "cart-fused", tmp_path / "o", experts=experts))
+
+
+def test_other_bits_are_an_error_unless_accepted(made, tmp_path, monkeypatch):
+    def rounded(*arguments):
+        merged = merge.hard_merged_params(*arguments)
+        return tree.map_with_path(lambda _, x: np.nextafter(x, np.float32(9)), merged)
+
+    moved = type("moved", (), {"hard_merged_params": staticmethod(rounded)})
+    monkeypatch.setattr(rebuild, "merge", moved)
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    config = options(made, "cart-fused", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"(?s)--accept-rounding.*OMP_NUM_THREADS"):
+        rebuild.main(config)
+    assert not config.out.exists()
+    rebuild.main(options(made, "cart-fused", config.out, accept_rounding=True))
+    ours = clip.read_clip(str(config.out)).vision
+    theirs = clip.read_clip(str(made / "cart-fused")).vision
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_foreign_folder_is_refused_before_anything_is_read(made, tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    monkeypatch.setattr(rebuild.clip, "read_clip", None)
+    with pytest.raises(ValueError, match="is not replaced"):
+        rebuild.main(options(made, "cart-fused", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("experts", "error", "message"),
+    [
+        (("mnist",), ValueError, "task=source"),
+        (("mnist=",), ValueError, "task=source"),
+        (("mnits=a",), KeyError, "did you mean 'mnist'"),
+        (("mnist=a", "mnist=b"), ValueError, "twice"),
+        (("mnist=a",), ValueError, "'svhn'"),
+    ],
+)
+def test_experts_must_match_the_tasks_of_the_recipe(experts, error, message):
+    with pytest.raises(error, match=message):
+        rebuild.match_experts(experts, ("mnist", "svhn"))
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_rebuild_is_the_computation_of_a_run(name, tmp_path):
+    pretrained, finetuned = helpers.task_set()
+    preset = presets.get(name)
+    origin, factors = presets.start(
+        preset, pretrained, finetuned, helpers.is_decomposed, tmp_path
+    )
+    start = merge.init_variables(factors, 0.7, 0.5)
+    variables = Variables(start.coefficients, start.mask_logits)
+    digest = "0" * 64
+    settings = recipe.Settings(
+        tasks=("a", "b", "c"),
+        origin="average" if preset.is_centred else "pretrained",
+        is_decorrelated=preset.is_decorrelated,
+        temperature=10.0,
+        qkv="fused",
+        base=digest,
+        experts=(digest,) * 3,
+        merged=digest,
+        environment={},
+    )
+    recipe.write_recipe(tmp_path / "r.safetensors", variables, settings)
+    found = recipe.read_recipe(tmp_path / "r.safetensors")
+    ours = rebuild.rebuild(found, jax.tree.map(np.asarray, pretrained), finetuned)
+    kept = merge.kept_directions(variables.mask_logits, 10.0)
+    theirs = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
+    chex.assert_trees_all_equal(ours, theirs)
+
+
+def test_environment_holds_no_secrets(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret123")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    found = rebuild.environment()
+    assert found["variables"]["OPENBLAS_NUM_THREADS"] == "2"
+    assert "hf_secret123" not in str(found)
