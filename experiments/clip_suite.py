@@ -447,9 +447,7 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
         pretrained=base.vision,
         finetuned=[task.expert.vision for task in tasks.values()],
         heads=_heads(config, found, folder.path / "heads"),
-        images=[
-            Transformed(task.source, found.transform) for task in tasks.values()
-        ],
+        images=[Transformed(task.source, found.transform) for task in tasks.values()],
         labels=[task.labels for task in tasks.values()],
     )
 
