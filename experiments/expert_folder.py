@@ -98,18 +98,21 @@ def _readme(config, inputs, facts):
     matter = {k: v for k, v in matter.items() if v not in (None, card.UNKNOWN)}
     matter |= {"library_name": "transformers", "tags": ["clip", "adarank"]}
     command = shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]])
-    revision = f" at {base.revision}" if base.revision else ""
     escape = card.escape
+    source = escape(
+        f"{base.source} at {base.revision}" if base.revision else base.source
+    )
+    warmup = min(config.warmup_steps, config.num_steps // 2)
     return f"""\
 ---
 {yaml.safe_dump(matter, sort_keys=True).strip()}
 ---
 # {escape(config.out.name)}
 
-The image tower of {escape(base.source)}{revision}, fine-tuned on {facts["images"]:,}
-labelled images of {escape(config.data)} under a frozen head of
-{facts["classes"]} classes, `{HEAD}`. Made to be merged with other experts of the same base by
-adarank\\_jax {adarank_jax.__version__}:
+The image tower of {source}, fine-tuned on {facts["images"]:,} labelled images of
+{escape(config.data)} under a frozen head of {facts["classes"]} classes, `{HEAD}`.
+Made to be merged with other experts of the same base by adarank\\_jax
+{adarank_jax.__version__}:
 
 {_indented(snippet(config))}
 
@@ -120,9 +123,9 @@ adarank\\_jax {adarank_jax.__version__}:
 | {facts["loss_at_end"]:.4f} |
 
 AdamW, {config.num_steps:,} steps of {config.batch_size} images, peak rate
-{config.learning_rate:g} after {min(config.warmup_steps, config.num_steps // 2):,}
-steps, cosine to zero, weight decay {config.weight_decay:g}, gradients clipped at 1, no
-augmentation, seed {config.seed}. The command was
+{config.learning_rate:g} after {warmup:,} steps, cosine to zero, weight decay
+{config.weight_decay:g}, gradients clipped at 1, no augmentation, seed {config.seed}.
+The command was
 
 {_indented(command)}
 """
@@ -140,7 +143,8 @@ def snippet(config: Config) -> str:
     """Writes the entry of the expert in my_merge.yaml, and what it needs around it."""
     model = _path(config.out)
     entry = {"model": model, "head": _path(config.out / HEAD), "data": _data(config)}
-    values: dict[str, Any] = {"base": config.base}
+    base = pathlib.Path(config.base)
+    values: dict[str, Any] = {"base": _path(base) if base.exists() else config.base}
     if config.prompts != "official":
         values["prompts"] = config.prompts
     values["experts"] = {config.out.name: entry}

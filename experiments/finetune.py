@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     facts = _judge(config, inputs, head, vision, folder)
     expert_folder.write(config, inputs, (weight, bias), vision, decisive, facts)
     shutil.rmtree(folder.path / _STATES, ignore_errors=True)
-    console.print(f"{config.out}: {_sentence(facts)}")
+    console.print(f"{config.out}: {_sentence(facts)}", soft_wrap=True)
     _show(config)
 
 
