@@ -242,8 +242,11 @@ def read_licence(folder: pathlib.Path | None) -> str:
     except yaml.YAMLError:
         return UNKNOWN
     found = values.get("license") if isinstance(values, dict) else None
-    is_name = isinstance(found, str) and re.fullmatch(r"[\w.+-]{1,64}", found, re.ASCII)
-    return found.lower() if is_name else UNKNOWN
+    if not isinstance(found, str) or not re.fullmatch(
+        r"[\w.+-]{1,64}", found, re.ASCII
+    ):
+        return UNKNOWN
+    return found.lower()
 
 
 def _rebuild_command(card):

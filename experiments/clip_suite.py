@@ -261,8 +261,8 @@ def _open_images(log, config, expert, names):
             on_bad_image=data.on_bad_image,
         )
     if data.folder is not None:
-        source = ImageFolder(data.folder, on_bad_image=data.on_bad_image)
-    elif data.npz is not None:
+        return ImageFolder(data.folder, names, data.on_bad_image)
+    if data.npz is not None:
         source = NpzImages(data.npz)
     elif pathlib.Path(data.parquet).is_dir():
         files = parquet.find_files(data.parquet, data.split)
@@ -275,8 +275,7 @@ def _open_images(log, config, expert, names):
     found = tuple(getattr(source, "classes", ()))
     if not found or names is None:
         return source
-    place = data.folder or data.parquet
-    return Relabelled(source, renumbering(found, names, f"`{place}`"))
+    return Relabelled(source, renumbering(found, names, f"`{data.parquet}`"))
 
 
 def _labels(source, head, names):
@@ -399,7 +398,8 @@ def _head_facts(config, task):
         return {"weight": recipe.digest({"weight": task.head.weight})}
     if task.wording is None:
         return None
-    return {"profile": config.prompts, **task.wording._asdict()}
+    wording = {name: list(value) for name, value in task.wording._asdict().items()}
+    return {"profile": config.prompts, **wording}
 
 
 def _shapes(config, base):
@@ -449,6 +449,9 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
         heads=_heads(config, found, folder.path / "heads"),
         images=[Transformed(task.source, found.transform) for task in tasks.values()],
         labels=[task.labels for task in tasks.values()],
+        base=base,
+        sources=[config.base, *(config.experts[name].model for name in tasks)],
+        class_names=[_class_names(t.head, t.wording) for t in tasks.values()],
     )
 
 

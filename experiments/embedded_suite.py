@@ -1,19 +1,28 @@
 """The embedded suite: committed weights, images rendered on the spot."""
 
+import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import safetensors.numpy
 
 from adarank_jax.adaptation.run_folder import RunFolder
-from adarank_jax.checkpoints import files
+from adarank_jax.checkpoints import (
+    clip,
+    clip_names,
+    clip_tensors,
+    files,
+    model_files,
+)
 from adarank_jax.data import transforms
 from adarank_jax.data.embedded import tasks as embedded_tasks
 from adarank_jax.models import clip_vision, heads
+from adarank_jax.tree import Tree
 from experiments import lookup
 from experiments.merge_config import MergeConfig
 from experiments.suite import Inputs, Suite
@@ -58,16 +67,21 @@ def check(config: MergeConfig) -> Inputs:
 
 
 def _build(names: Sequence[str], folder: RunFolder) -> Suite:
-    """Loads the suite; nothing of it is kept in the folder of the run."""
-    return load(names)
+    """Loads the suite; the base is kept in the folder, as transformers would save it."""
+    return load(names, base=folder.path / "base")
 
 
-def load(names: Sequence[str] = (), assets: pathlib.Path = ASSETS) -> Suite:
+def load(
+    names: Sequence[str] = (),
+    assets: pathlib.Path = ASSETS,
+    base: pathlib.Path | None = None,
+) -> Suite:
     """Loads weights and renders test images.
 
     Args:
         names: of the tasks; empty for all.
         assets: folder that `experiments.make_embedded` wrote.
+        base: folder to write the base to as a checkpoint; None not to write it.
 
     Raises:
         FileNotFoundError: a file of the assets is missing.
@@ -87,18 +101,70 @@ def load(names: Sequence[str] = (), assets: pathlib.Path = ASSETS) -> Suite:
     model = _model(manifest)
     directions, scale = read("heads"), manifest["logit_scale"]
     tests = [embedded_tasks.render(name, "test") for name in names]
+    pretrained = read("pretrained")
+    checkpoint = None
+    if base is not None:
+        write_checkpoint(base, pretrained, manifest["model"])
+        checkpoint = clip.read_clip(str(base))
     return Suite(
         name="embedded",
         tasks=names,
         encode=lambda params, images: model.apply({"params": params}, images),
         classify=heads.cosine_logits,
         is_decomposed=clip_vision.is_decomposed,
-        pretrained=read("pretrained"),
+        pretrained=pretrained,
         finetuned=[read(name) for name in names],
         heads=[heads.make_head(directions[name], scale) for name in names],
         images=[transforms.normalise(images) for images, _ in tests],
         labels=[labels for _, labels in tests],
+        base=checkpoint,
+        sources=["embedded", *(f"embedded/{name}" for name in names)],
+        class_names=[_class_names(name) for name in names],
     )
+
+
+def write_checkpoint(
+    folder: pathlib.Path, params: Tree, sizes: Mapping[str, Any]
+) -> None:
+    """Writes an image tower as transformers would save it, with its preprocessing.
+
+    Args:
+        folder: of the checkpoint.
+        params: of the tower.
+        sizes: fields of `ClipVisionConfig`.
+    """
+    config = dataclasses.asdict(clip_vision.ClipVisionConfig(**sizes))
+    layout = clip_names.full_layout("hugging_face", config["num_layers"], 0)
+    state = clip_tensors.to_state({"vision": params}, layout)
+    side = config["image_size"]
+    preprocessing = {
+        "crop_size": {"height": side, "width": side},
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "CLIPImageProcessor",
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": side},
+    }
+    written = {
+        "config.json": model_files.to_json(
+            model_files.new_config({"vision": config, "text": None})
+        ),
+        "preprocessor_config.json": model_files.to_json(preprocessing),
+        "model.safetensors": safetensors.numpy.save(state, {"format": "pt"}),
+    }
+    for name, content in written.items():
+        files.write_whole(folder / name, content)
+
+
+def _class_names(name):
+    """Shows the classes of a task as texts, each different."""
+    return [str(each) for each in embedded_tasks.TASKS[name].classes]
 
 
 def read_manifest(assets: pathlib.Path = ASSETS) -> dict[str, Any]:

@@ -19,13 +19,14 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from adarank_jax import mergers, tree
+from adarank_jax import tree
 from adarank_jax.checkpoints import clip, export
 from adarank_jax.checkpoints import recipe as recipes
 from adarank_jax.checkpoints.recipe import Recipe
-from adarank_jax.core import merge, svd, task_vectors
+from adarank_jax.core import merge
 from adarank_jax.tree import Tree
-from experiments import cli, manifest, presets
+from experiments import cli, lookup, manifest, starts
+from experiments.starts import Start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def main(config: Config) -> None:
     difference = rounding_difference(recipe, merged)
     if difference and not config.accept_rounding:
         raise ValueError(difference)
-    export.write_model(config.out, base, merged)
+    export.write_model(config.out, base, merged, record=environment())
     exactly = "up to rounding" if difference else "bit for bit"
     text = f"Rebuilt {config.out} {exactly}."
     console = Console(stderr=True, soft_wrap=True)
@@ -100,7 +101,7 @@ def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str
                 f"`experts` must be given as task=source, got {entry!r}; for example "
                 f"{tasks[0]}=path/to/expert."
             )
-        presets.nearest("task", name, dict.fromkeys(tasks))
+        lookup.nearest("task", name, dict.fromkeys(tasks))
         if name in sources:
             raise ValueError(f"`experts` must name each task once, got {name!r} twice.")
         sources[name] = source
@@ -161,13 +162,10 @@ def rebuild(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> Tree
     names = ("the recipe", "the base")
     tree.check_same_paths(recipe.coefficients, pretrained, names)
     kept = tree.flatten(recipe.kept)
-    make = mergers.tsv_factors if settings.is_decorrelated else svd.decompose_tree
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        host = jax.tree.map(np.asarray, (pretrained, list(finetuned)))
-        average = settings.origin == "average"
-        origin = task_vectors.average(host[1]) if average else host[0]
-        vectors = task_vectors.task_vectors(origin, host[1])
-        factors = make(vectors, lambda path, _: kept[path] is not None)
+    is_centred = settings.origin == "average"
+    start = Start("recipe", 0.0, 1.0, is_centred, settings.is_decorrelated)
+    is_decomposed = lambda path, _: kept[path] is not None
+    origin, factors = starts.build(start, pretrained, finetuned, is_decomposed)
     return merge.hard_merged_params(origin, factors, recipe.coefficients, recipe.kept)
 
 

@@ -54,8 +54,8 @@ class Comparison:
             uses: what the method needs beyond the weights.
             name: shown instead of the method's.
         """
-        names = method.model_dump(exclude={"name"}) | {"method": name or method.name}
-        if any(names.items() <= row.items() for row in self.rows):
+        found = names(method, name)
+        if any(found.items() <= row.items() for row in self.rows):
             return
         started = time.perf_counter()
         made = jax.block_until_ready(make())
@@ -65,7 +65,7 @@ class Comparison:
         predictions = self._predict(models)
         agreements = [*map(evaluate.count, predictions, self.expert_labels)]
         self.rows.append(
-            names
+            found
             | self._accuracies(predictions)
             | {
                 "agreement": float(np.mean([each.share for each in agreements])),
@@ -120,6 +120,16 @@ class Comparison:
             self._predictor.predict(*example)
             for example in zip(models, suite.heads, suite.images, strict=True)
         ]
+
+
+def names(method: Method, name: str | None = None) -> dict[str, Any]:
+    """Returns what tells a row from all others.
+
+    Args:
+        method: what is measured.
+        name: shown instead of the method's.
+    """
+    return method.model_dump(exclude={"name"}) | {"method": name or method.name}
 
 
 def slug(method: Method) -> str:

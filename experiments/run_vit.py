@@ -30,11 +30,13 @@ from adarank_jax.adaptation.step import Batch
 from adarank_jax.analysis import figures, ranks
 from adarank_jax.checkpoints import files
 from adarank_jax.core import masks, merge
+from adarank_jax.core.merge import Variables
 from adarank_jax.data.batches import TaskBatches
 from experiments import (
     cli,
     clip_suite,
     embedded_suite,
+    exporting,
     manifest,
     plan,
     presets,
@@ -106,10 +108,16 @@ def main(options: Options) -> None:
     rows = results.labelled(comparison.rows)
     if suite.is_labelled:
         figures.task_bars(rows, suite.tasks, folder.path / "figures")
+    variables = None
     if config.method.name == "adarank":
-        variables = files.read(_merge_folder(folder, config.method) / _VARIABLES)
-        kept = ranks.kept_rank_shares(variables["mask_logits"])
+        variables = Variables(
+            **files.read(_merge_folder(folder, config.method) / _VARIABLES)
+        )
+        kept = ranks.kept_rank_shares(variables.mask_logits)
         figures.rank_map(kept, suite.tasks, folder.path / "figures")
+    if config.export.enabled:
+        merged = files.read(folder.path / _MERGED)
+        exporting.write(suite, config, folder, merged, variables, comparison.rows)
     results.show(rows, suite.tasks, results.table_console())
     results.show_published(config.published, results.table_console())
     console.print(f"Everything is in {folder.path}.")

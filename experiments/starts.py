@@ -66,7 +66,10 @@ def build(
     is_decomposed: Predicate,
     cache: pathlib.Path | None = None,
 ) -> tuple[Tree, Tree]:
-    """Builds the origin and the factors that adaptation starts from.
+    """Builds the origin and the factors that adaptation starts from, on the host CPU.
+
+    Equal weights give equal bits on the same kind of machine, whatever accelerator it
+    has, so that a merge can be made again from its masks.
 
     Args:
         start: where to start.
@@ -79,13 +82,15 @@ def build(
     Returns:
         Origin and factors.
     """
-    origin = task_vectors.average(finetuned) if start.is_centred else pretrained
     make = mergers.tsv_factors if start.is_decorrelated else svd.decompose_tree
     make = functools.partial(make, is_decomposed=is_decomposed)
-    vectors = task_vectors.task_vectors(origin, finetuned)
-    if cache is None:
-        return origin, make(vectors)
-    return origin, cached_factors(cache, vectors, make, start.origin)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        host, experts = jax.tree.map(np.asarray, (pretrained, list(finetuned)))
+        origin = task_vectors.average(experts) if start.is_centred else host
+        vectors = task_vectors.task_vectors(origin, experts)
+        if cache is None:
+            return origin, make(vectors)
+        return origin, cached_factors(cache, vectors, make, start.origin)
 
 
 def build_dense(

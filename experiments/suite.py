@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.models.heads import Head
 from adarank_jax.tree import Predicate, Tree
 
@@ -25,6 +26,10 @@ class Suite(NamedTuple):
         images: test images of each task, ready for the model, float32.
         labels: of the test images, None where there are none; used for the table
             only, never for a choice.
+        base: the pretrained checkpoint, whose layout an export has; None if nothing
+            will be exported.
+        sources: where the base and then every expert come from.
+        class_names: of each task, None where they are not known.
     """
 
     name: str
@@ -37,6 +42,9 @@ class Suite(NamedTuple):
     heads: Sequence[Head]
     images: Sequence[Any]
     labels: Sequence[np.ndarray | None]
+    base: ClipCheckpoint | None
+    sources: Sequence[str]
+    class_names: Sequence[Sequence[str] | None]
 
     @property
     def is_labelled(self) -> bool:

@@ -63,7 +63,7 @@ def expert_params(base, number):
         if path == "proj":  # an encoder without a projection keeps the base's
             return leaf
         noise = rng.normal(size=leaf.shape).astype(np.float32)
-        return leaf + 0.05 * (np.std(leaf) + 0.02) * noise
+        return leaf + 0.1 * (np.std(leaf) + 0.02) * noise
 
     return {"vision": tree.map_with_path(moved, base["vision"])}
 
@@ -158,8 +158,8 @@ def write_images(folder, classes, count, seed):
     rng = np.random.default_rng(seed)
     for number, name in enumerate(classes):
         for i in range(count):
-            pixels = rng.integers(0, 256, (20 + i, 24, 3), np.uint8)
-            pixels[..., number % 3] //= 2
+            pixels = rng.integers(0, 60, (20 + i, 24, 3), np.uint8)
+            pixels[:, :: number + 2, number % 3] += 190
             target = folder / name / f"{i:03d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(target)

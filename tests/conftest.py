@@ -14,6 +14,8 @@ import hypothesis
 import jax
 from jaxtyping import install_import_hook
 
+collect_ignore_glob = ["data/make_*.py"]  # they record data with torch
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_captured_constants_warn_bytes", 1_000_000)

@@ -198,12 +198,12 @@ def _named(state):
 
 
 def _difference(path, saved, config):
-    """Lists what differs between two configurations."""
-    keys = sorted(saved.keys() | config.keys())
+    """Lists what differs between two configurations, by dotted key."""
+    there, now = _dotted(saved), _dotted(config)
     lines = [
-        f"{key}: {saved.get(key)!r} there, {config.get(key)!r} now"
-        for key in keys
-        if saved.get(key) != config.get(key)
+        f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(there.keys() | now.keys())
+        if there.get(key) != now.get(key)
     ]
     return (
         f"`{path}` holds a run with another configuration; choose another folder with "
@@ -211,8 +211,17 @@ def _difference(path, saved, config):
     )
 
 
+def _dotted(values, prefix=""):
+    """Lists the values of nested dicts by dotted key."""
+    flat = {}
+    for key, value in values.items():
+        is_branch = isinstance(value, dict) and value
+        flat |= _dotted(value, f"{prefix}{key}.") if is_branch else {prefix + key: value}
+    return flat
+
+
 _FOLDERS = (
-    *("adapted", "checkpoints", "export", "factors"),
+    *("adapted", "base", "checkpoints", "export", "factors"),
     *("figures", "heads", "pretraining"),
 )
 _FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")

@@ -15,8 +15,15 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-import adarank_jax
-from adarank_jax.checkpoints import clip, clip_names, folders, model_files, shards
+from adarank_jax.checkpoints import (
+    clip,
+    clip_names,
+    clip_tensors,
+    folders,
+    head_files,
+    model_files,
+    shards,
+)
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.tree import Tree
 
@@ -65,7 +72,7 @@ def write_model(
             base.
         max_shard_size: bytes of a file of weights, or for example ``"5GB"``.
         files: more files by name, for example ``README.md``.
-        record: plain values for `adarank_jax.json`.
+        record: plain values for `adarank_jax.json`, for example versions.
 
     Returns:
         The folder.
@@ -79,7 +86,11 @@ def write_model(
     names = dict(zip(slugs([head.task for head in heads]), heads, strict=True))
     features = base.config["vision"]["output_size"]
     for head in heads:
-        _check_head(head, features)
+        weight, bias = (np.asarray(x) if x is not None else None for x in head[1:3])
+        head_files.check_head(
+            *(weight, bias, head.class_names, features),
+            source=f"The head of {head.task!r}",
+        )
     states = {"model": _cast(hugging_face_state(base, vision), dtype)}
     texts = {"config.json": model_files.config(base, dtype)}
     if with_open_clip:
@@ -89,8 +100,8 @@ def write_model(
     for name in files or {}:
         _check_name(name, texts)
     texts |= files or {}
-    about = {"adarank_jax": adarank_jax.__version__, "dtype": dtype or "as the base"}
-    about |= {"base": base.source, "revision": base.revision, **(record or {})}
+    about = {"base": base.source, "revision": base.revision}
+    about |= {"dtype": dtype or "as the base", **(record or {})}
     texts[folders.MARK] = model_files.to_json(about)
     _check_room(target, states)
     with folders.whole_folder(target) as new:
@@ -134,7 +145,7 @@ def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarr
     alone = alone._replace(
         text_layers=None, has_text_projection=False, has_logit_scale=False
     )
-    state = clip_names.to_state({"vision": vision}, alone)
+    state = clip_tensors.to_state({"vision": vision}, alone)
     return _cast(state, None if layout.dtype == "mixed" else layout.dtype)
 
 
@@ -199,36 +210,12 @@ def slugs(tasks: Sequence[str]) -> list[str]:
     return found
 
 
-def _check_head(head, features):
-    """Refuses a head that does not fit the model."""
-    shape, names = np.shape(head.weight), head.class_names
-    if len(shape) != 2 or shape[0] < 2 or shape[1] != features:
-        raise ValueError(
-            f"The head of {head.task!r} must have shape (classes, {features}) with two "
-            f"classes or more, got {shape}."
-        )
-    for kind, found in (("bias", head.bias), ("class_names", names)):
-        if found is not None and len(found) != shape[0]:
-            raise ValueError(
-                f"The head of {head.task!r} has {shape[0]} classes, but `{kind}` has "
-                f"length {len(found)}."
-            )
-    parts = [head.weight] if head.bias is None else [head.weight, head.bias]
-    if not all(np.isfinite(part).all() for part in parts):
-        raise ValueError(f"The head of {head.task!r} holds NaN or infinity.")
-
-
 def _write_head(folder, name, head):
     """Writes the tensors of a head, and what they are."""
-    folder.mkdir(exist_ok=True)
-    arrays = {"weight": np.asarray(head.weight, np.float32)}
-    if head.bias is not None:
-        arrays["bias"] = np.asarray(head.bias, np.float32)
-    shards.write_safetensors(folder / f"{name}.safetensors", arrays)
-    about: dict[str, Any] = {"task": head.task, "normalise": True}
-    if head.class_names is not None:
-        about["class_names"] = list(head.class_names)
-    (folder / f"{name}.json").write_bytes(model_files.to_json(about | dict(head.about)))
+    about = {"task": head.task, **head.about}
+    head_files.write_head(
+        folder / f"{name}.safetensors", head.weight, head.bias, head.class_names, about
+    )
 
 
 def _check_name(name, taken):

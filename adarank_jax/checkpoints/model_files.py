@@ -26,14 +26,22 @@ def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
     is_own = base.layout.kind == "hugging_face" and file.is_file()
     if is_own and dtype is None:
         return _read_inside(file)
-    values = json.loads(_read_inside(file)) if is_own else _new_config(base.config)
+    values = json.loads(_read_inside(file)) if is_own else new_config(base.config)
     dtype = dtype or (None if base.layout.dtype == "mixed" else base.layout.dtype)
     values.pop("torch_dtype", None)
     return to_json(values | ({"dtype": dtype} if dtype else {}))
 
 
-def _new_config(config):
-    """Makes the config.json of a model that had none."""
+def new_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the config.json of a model that had none.
+
+    Args:
+        config: fields of the towers; without a text tower it becomes that of a
+            CLIPVisionModelWithProjection.
+
+    Raises:
+        ValueError: no class of transformers pools as the image tower does.
+    """
     if config["text"] is not None:
         return clip_config.to_hugging_face_config(config)
     vision = config["vision"]
@@ -103,9 +111,9 @@ def _preprocessing(base):
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": list(own.get("mean", clip_config.CLIP_MEAN)),
+        "image_mean": list(own.get("mean", _MEAN)),
         "image_processor_type": "CLIPImageProcessor",
-        "image_std": list(own.get("std", clip_config.CLIP_STD)),
+        "image_std": list(own.get("std", _STD)),
         "resample": 3,
         "rescale_factor": 1 / 255,
         "size": {"shortest_edge": side},
@@ -142,3 +150,4 @@ _BESIDE = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("vocab.json", "merges.txt", "added_tokens.json"),
 )
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

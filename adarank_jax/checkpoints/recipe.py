@@ -89,24 +89,21 @@ def digest(params: Tree) -> str:
     return sha.hexdigest()
 
 
-def write_recipe(
-    path: str | os.PathLike, variables: Variables, settings: Settings
-) -> str:
-    """Writes masks and coefficients, whole or not at all.
+def pack(variables: Variables, settings: Settings) -> bytes:
+    """Packs masks and coefficients into what a recipe file holds.
 
     Args:
-        path: of the file.
         variables: after adaptation.
         settings: what they belong to.
 
     Returns:
-        The SHA-256 digest of the file, in hexadecimal.
+        The content of a safetensors file.
 
     Raises:
         ValueError: a setting is out of range, or a coefficient or a logit is not
             finite.
     """
-    name = f"`{pathlib.Path(path).name}`"
+    name = "the recipe"
     _check_settings(name, settings)
     logits = tree.without_none(variables.mask_logits)
     for kind, leaves in (("coefficients", variables.coefficients), ("logits", logits)):
@@ -122,7 +119,26 @@ def write_recipe(
         "settings": settings._asdict(),
         "ranks": {key: leaf.shape[1] for key, leaf in bits.items()},
     }
-    content = save(arrays, metadata={_KEY: json.dumps(document, sort_keys=True)})
+    return save(arrays, metadata={_KEY: json.dumps(document, sort_keys=True)})
+
+
+def write_recipe(
+    path: str | os.PathLike, variables: Variables, settings: Settings
+) -> str:
+    """Writes masks and coefficients, whole or not at all.
+
+    Args:
+        path: of the file.
+        variables: as for `pack`.
+        settings: as for `pack`.
+
+    Returns:
+        The SHA-256 digest of the file, in hexadecimal.
+
+    Raises:
+        ValueError: as for `pack`.
+    """
+    content = pack(variables, settings)
     files.write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class ImageFolder:
         self,
         path: str | os.PathLike,
         classes: Sequence[str] | None = None,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: str = "error",
         follow_links: bool = False,
     ):
         """Lists and scans the folder."""
@@ -84,10 +84,11 @@ class ImageFolder:
         self.classes, labels = _label(root, files, classes)
         headers, bad = _scan(files)
         _judge(root, bad, len(files), on_bad_image)
-        kept = [i for i, header in enumerate(headers) if header is not None]
-        self._files = [files[i] for i in kept]
-        self.labels = np.array([labels[i] for i in kept], np.int32)
-        found = [headers[i] for i in kept]
+        rows = zip(files, labels, headers, strict=True)
+        kept = [(file, label, header) for file, label, header in rows if header]
+        self._files = [file for file, _, _ in kept]
+        self.labels = np.array([label for _, label, _ in kept], np.int32)
+        found = [header for _, _, header in kept]
         self.report = Report(
             images=len(kept),
             bad=bad,

@@ -53,7 +53,7 @@ def decode(
     if isinstance(image, str | os.PathLike):
         name, image = f"`{os.fspath(image)}`", _read(image)
     if isinstance(image, bytes | bytearray | memoryview):
-        with _open(bytes(image), name, limit) as opened:
+        with _open(io.BytesIO(image), name, limit) as opened:
             return _pixels(opened, name)
     if isinstance(image, Image.Image):
         _check_pixels(image.size, name, limit)
@@ -97,9 +97,9 @@ def verify(path: str | os.PathLike, max_pixels: int | None = None) -> Header:
         ValueError: `decode` would refuse the file. Damage inside the pixels of a JPEG
             is found only if its end is missing.
     """
-    name, content = f"`{os.fspath(path)}`", _read(path)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    with _open(content, name, limit) as image:
+    name = f"`{os.fspath(path)}`"
+    with _open_file(path) as stream, _open(stream, name, limit) as image:
         header = Header(
             image.mode,
             *image.size,
@@ -108,42 +108,56 @@ def verify(path: str | os.PathLike, max_pixels: int | None = None) -> Header:
         )
         if image.mode == "F":
             raise _float_error(name)
-        whole_jpeg = image.format in ("JPEG", "MPO") and b"\xff\xd9" in content[-4096:]
-        is_png = image.format == "PNG"
-        if is_png:
+        if image.format == "PNG":
             try:
                 image.verify()
             except _DAMAGE as error:
                 raise _damage(name, error) from error
-    if not whole_jpeg and not is_png:
-        decode(content, name, limit)
+            return header
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if is_jpeg:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+        if not is_jpeg or _JPEG_END not in stream.read():
+            decode(path, max_pixels=limit)
     return header
 
 
 def _read(path):
     """Returns the content of a regular file."""
+    with _open_file(path) as stream:
+        return stream.read()
+
+
+def _open_file(path):
+    """Opens a regular file."""
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no image `{path}`; check the path.")
     if not path.is_file():
         raise ValueError(f"`{path}` is no regular file; expected an image.")
     try:
-        return path.read_bytes()
+        return open(path, "rb")
     except PermissionError as error:
         raise ValueError(f"`{path}` cannot be read; check its permissions.") from error
 
 
-def _open(content, name, limit):
+def _open(stream, name, limit):
     """Reads the header of a picture whose size is acceptable."""
-    if not content:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    begins = stream.read(8)
+    stream.seek(0)
+    if not size:
         raise ValueError(f"{name} is empty (0 bytes); fetch or make it again.")
+    Image.init()
+    known = [each for each in FORMATS if each in Image.OPEN]
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(stream, formats=known)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} is refused: {error} Make it smaller.") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} ({len(content):,} bytes, begins {content[:8]!r}) is no whole "
+            f"{name} ({size:,} bytes, begins {begins!r}) is no whole "
             f"image; expected one of {', '.join(FORMATS)}. Fetch or make it again."
         ) from error
     except _DAMAGE as error:
@@ -269,6 +283,8 @@ def _float_error(name):
 
 
 _ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
+_TAIL = 4096  # bytes; some cameras write a little after the end
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError),
     *(EOFError, OverflowError, MemoryError, NotImplementedError, RuntimeError),
@@ -276,6 +292,4 @@ _DAMAGE = (
 )
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB, where Pillow begins to warn
 # No EPS or PSD: reading a picture must never start another program.
-FORMATS = (
-    *("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),
-)
+FORMATS = (*("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),)

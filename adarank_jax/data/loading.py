@@ -3,12 +3,12 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from adarank_jax.data import parquet, registry
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
-from adarank_jax.data.registry import DataSet, Hub, Profile, Tfds
+from adarank_jax.data.registry import DataSet, Hub, Tfds
 from adarank_jax.data.sources import (
     Relabelled,
     check_labels,
@@ -16,20 +16,17 @@ from adarank_jax.data.sources import (
 )
 from adarank_jax.data.tfds_source import TfdsImages
 
-Kind = Literal["auto", "local", "tfds", "hub"]
-Split = Literal["train", "test"]
-
 
 def load(
     name: str,
-    profile: Profile = "official",
-    split: Split = "test",
+    profile: str = "official",
+    split: str = "test",
     data_dir: str | os.PathLike | None = None,
-    kind: Kind = "auto",
+    kind: str = "auto",
     classes: Sequence[str] | None = None,
     offline: bool = False,
     cache_dir: str | os.PathLike | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: str = "error",
 ) -> Any:
     """Opens a registered data set and checks its size and its classes.
 
@@ -66,9 +63,7 @@ def load(
         raise ValueError(f"`split` must be 'train' or 'test', got {split!r}.")
     tried, source = [], None
     openers = {
-        "local": lambda: _open_local(
-            data, split, data_dir, classes, cache_dir, on_bad_image
-        ),
+        "local": lambda: _open_local(data, split, data_dir, cache_dir, on_bad_image),
         "tfds": lambda: _open_tfds(data, split, data_dir),
         "hub": lambda: _open_hub(data, split, offline, cache_dir),
     }
@@ -85,6 +80,8 @@ def load(
     where = f"{data.name} from {each}"
     if split == "test":
         registry.check_size(data, len(source), each)
+    if each != "tfds":  # it compares with its own classes
+        check_labels(source.labels, len(source), where, data.num_classes)
     return _numbered(source, data, classes, where)
 
 
@@ -108,7 +105,7 @@ def _is_tfds(folder):
     return any(folder.glob("*/features.json")) or any(folder.glob("*/*/features.json"))
 
 
-def _open_local(data, split, data_dir, classes, cache_dir, on_bad_image):
+def _open_local(data, split, data_dir, cache_dir, on_bad_image):
     """Opens files of the user's own."""
     folder = find_local(data, data_dir)
     if folder is None:
@@ -117,7 +114,7 @@ def _open_local(data, split, data_dir, classes, cache_dir, on_bad_image):
         if (folder / f"{name}.npz").is_file():
             return NpzImages(folder / f"{name}.npz")
         if (folder / name).is_dir() and not [*(folder / name).glob("*.parquet")]:
-            return ImageFolder(folder / name, classes, on_bad_image)
+            return ImageFolder(folder / name, on_bad_image=on_bad_image)
     if any(folder.rglob("*.parquet")):
         name = _folder_names(data, split)[0]
         return parquet.ParquetImages(
@@ -140,7 +137,10 @@ def _open_tfds(data, split, data_dir):
     if not isinstance(data.tfds, Tfds):
         raise FileNotFoundError(f"{data.tfds}.")
     name = data.tfds.splits[0 if split == "train" else 1]
-    return TfdsImages(data.tfds.builder, name, data_dir)
+    source = TfdsImages(data.tfds.builder, name, data_dir)
+    return (
+        source if data.tfds.numbers is None else Relabelled(source, data.tfds.numbers)
+    )
 
 
 def _open_hub(data, split, offline, cache_dir):
@@ -175,8 +175,6 @@ def _numbered(source, data, classes, where):
             f"{where} has {len(found)} classes, expected {data.num_classes} "
             f"({data.profile}); is this the right data set and profile?"
         )
-    if not isinstance(source, TfdsImages):  # it compares with its own classes
-        check_labels(source.labels, len(source), where, data.num_classes)
     if not found or classes is None:
         return source
     numbers = renumbering(found, classes, where)

@@ -40,12 +40,14 @@ def _read(path):
     if not path.is_file():
         raise FileNotFoundError(f"There is no file `{path}`; check the path.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream:  # np.load leaves it open when it fails
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array without a name")
-            names = archive.files
-            wanted = [name for name in ("images", "labels") if name in names]
-            return dict.fromkeys(names) | {name: archive[name] for name in wanted}
+            with archive:
+                names = archive.files
+                wanted = [name for name in ("images", "labels") if name in names]
+                return dict.fromkeys(names) | {name: archive[name] for name in wanted}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"`{path}` ({path.stat().st_size:,} bytes) is no npz file of plain arrays: "

@@ -197,35 +197,73 @@ def fetch(
     Raises:
         FileNotFoundError: the data set is not there and cannot be fetched.
     """
+    options = {"local_files_only": offline}
+    return pathlib.Path(_snapshot(repo, split, config, revision, options))
+
+
+def download_size(
+    repo: str, split: str, config: str | None = None, revision: str | None = None
+) -> int:
+    """Asks the Hub how much `fetch` would still download.
+
+    Args:
+        repo: ``owner/name``.
+        split: for example "test".
+        config: of the data set, if it has several.
+        revision: branch, tag or commit.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        FileNotFoundError: the Hub cannot be asked.
+        ValueError: there is no parquet file of the split.
+    """
+    files = _snapshot(repo, split, config, revision, {"dry_run": True})
+    if not files:
+        raise ValueError(
+            f"`{repo}` on the Hub has no parquet file of split {split!r} (any more); "
+            f"looked for {patterns(split, config)}. Give it as your own folder."
+        )
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
+def _snapshot(repo, split, config, revision, options):
+    """Asks the Hub for the files of a split."""
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
-        folder = huggingface_hub.snapshot_download(
+        return huggingface_hub.snapshot_download(
             repo,
             repo_type="dataset",
             revision=revision,
-            allow_patterns=_patterns(split, config),
-            local_files_only=offline,
+            allow_patterns=patterns(split, config),
+            **options,
         )
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         at = f" at {revision!r}" if revision else ""
         reason = str(error).strip().splitlines()[0]
+        if options.get("local_files_only"):
+            reason = "it was not fetched before, and `offline` forbids to do it now."
         raise FileNotFoundError(
-            f"The data set `{repo}`{at} is not here"
-            + (", and `offline` forbids to fetch it. " if offline else f": {reason} ")
-            + "Fetch it once with `python -m experiments.prepare` where there is a "
-            "network, check the name, or give a folder of parquet files."
+            f"The data set `{repo}`{at} is not here: {reason} Fetch it with `python -m "
+            "experiments.prepare` where there is a network, check the name, or give a "
+            "folder of parquet files."
         ) from error
-    return pathlib.Path(folder)
 
 
-def _patterns(split, config):
-    """Returns what the files of a split may be called in a data set on the Hub."""
+def patterns(split: str, config: str | None = None) -> list[str]:
+    """Lists what the files of a split may be called in a data set on the Hub.
+
+    Args:
+        split: for example "test".
+        config: of the data set, if it has several.
+    """
     folders = [f"{config}/"] if config else ["", "data/", "default/"]
     ends = (f"{split}-*.parquet", f"{split}.parquet", f"{split}/*.parquet")
-    patterns = [f"{folder}{end}" for folder in folders for end in ends]
-    return patterns if config else [*patterns, f"*/{split}-*.parquet"]
+    found = [f"{folder}{end}" for folder in folders for end in ends]
+    return found if config else [*found, f"*/{split}-*.parquet"]
 
 
 def _is_of(path, split, config):
@@ -258,7 +296,7 @@ def _columns(paths, image, label):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names, first = (), None
+    names, first = [None, None], None
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"There is no file `{path}`; fetch it again.")
@@ -357,7 +395,6 @@ def _arrow_file(paths, columns, folder):
 def _copy(paths, columns, target):
     """Writes images and labels of all rows into an Arrow file."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     fields = [("image", pa.large_binary())] + [("label", pa.int64())][
@@ -372,7 +409,10 @@ def _copy(paths, columns, target):
                     for batch in file.iter_batches(_ROWS, columns=wanted):
                         image = batch.column(columns[0])
                         if pa.types.is_struct(image.type):
-                            image = pc.struct_field(image, "bytes")
+                            flat = dict(
+                                zip(image.type.names, image.flatten(), strict=True)
+                            )
+                            image = flat["bytes"]
                         arrays = [image.cast(pa.large_binary())]
                         if columns[1]:
                             label = batch.column(columns[1])

@@ -8,7 +8,7 @@ have a file of their own beside this one.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from adarank_jax.data import images
 NO_LABEL = -1
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """What a pipeline reads from."""
 
@@ -133,6 +134,12 @@ class Relabelled:
         return self._numbers[label]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the new order; empty if the source does not say."""
+        names = getattr(self._source, "classes", ())
+        return tuple(names[self._numbers.index(i)] for i in range(len(names)))
+
+    @property
     def labels(self) -> np.ndarray:
         """New labels of all images, `(images,)` int32."""
         return np.array([self.new(int(x)) for x in labels_of(self._source)], np.int32)
@@ -201,9 +208,11 @@ def check_labels(
 def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> list[int]:
     """Compares two lists of class names that say the same in other words or order.
 
-    Names are compared by their letters and digits only. A class that both lists name
-    must have one number, because a head would otherwise judge by the wrong class; if
-    the lists hold the same names in another order, their renumbering is returned.
+    Names are compared by their letters and digits; one of several words ("['happy',
+    'smiling']") or a longer form ("fear", "fearful") will do where only one class has
+    it. If every class has a partner, the order of the source is translated. Otherwise
+    those that have one must have one number in both lists, because a head would judge
+    by the wrong class; names without a partner are taken for other words.
 
     Args:
         found: names of the source, in the order of its labels.
@@ -226,22 +235,58 @@ def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> lis
             f"{name} has {len(found)} classes, expected {len(expected)}; is this the "
             "right data set and head profile?"
         )
-    left, right = [*map(_plain, found)], [*map(_plain, expected)]
-    unique = len({*left}) == len({*right}) == len(left)
-    if unique and {*left} == {*right}:
-        return [right.index(each) for each in left]
+    if [*map(_words, found)] == [*map(_words, expected)]:
+        return list(range(len(found)))
+    partners = _partners(found, expected)
+    if len(partners) == len(found):
+        return [partners[i] for i in range(len(found))]
     moved = [
-        f"{found[i]!r} is {i} there, {right.index(each)} here"
-        for i, each in enumerate(left)
-        if each in right and right[i] != each
+        f"{found[i]!r} is {i} there, {j} here"
+        for i, j in sorted(partners.items())
+        if i != j
     ]
-    if unique and moved:
+    if moved:
         raise ValueError(
             f"The classes of {name} are in another order than those of the head: "
             + "; ".join(moved[:5])
             + ". Give the order with `Relabelled`, or choose the other head profile."
         )
     return list(range(len(found)))
+
+
+def _partners(found, expected):
+    """Maps the classes that only one class of the other list can be."""
+    left, right = [*map(_words, found)], [*map(_words, expected)]
+    partners = {}
+    for alike in (_share, _extend):
+        rows = [i for i in range(len(left)) if i not in partners]
+        cols = [j for j in range(len(right)) if j not in partners.values()]
+        pairs = [(i, j) for i in rows for j in cols if alike(left[i], right[j])]
+        for i, j in pairs:
+            if sum(i == k or j == m for k, m in pairs) == 1:
+                partners[i] = j
+    return partners
+
+
+def _share(one, two):
+    """Tells whether two classes have a word in common."""
+    return bool(one & two)
+
+
+def _extend(one, two):
+    """Tells whether a word of one class begins one of the other."""
+    return any(
+        min(len(a), len(b)) >= _SHORTEST and (a.startswith(b) or b.startswith(a))
+        for a in one
+        for b in two
+    )
+
+
+def _words(name):
+    """Returns the letters and digits of a class name, or of each of several."""
+    several = re.fullmatch(r"\[(.*)\]", name)
+    parts = several[1].split(",") if several else [name]
+    return {re.sub(r"[\W_]+", "", part.casefold()) for part in parts}
 
 
 def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[str]:
@@ -276,6 +321,4 @@ def _spread(count, sample):
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, sample))})
 
 
-def _plain(name):
-    """Keeps the letters and digits of a name."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+_SHORTEST = 4  # letters of a word that may begin another

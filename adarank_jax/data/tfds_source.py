@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class TfdsImages:
         made = make_builder(builder, data_dir)
         self._name = f"`{builder}` ({split})"
         self._source = _open(made, builder, split, data_dir)
-        self.classes = tuple(made.info.features["label"].names)
+        self.classes = class_names(made)
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -65,7 +66,14 @@ class TfdsImages:
         return check_labels(np.array(labels), count, self._name, len(self.classes))
 
 
-def make_builder(builder: str, data_dir: str | os.PathLike | None = None, **options):
+def class_names(made: Any) -> tuple[str, ...]:
+    """Returns the names of a builder's classes, in the order of its labels."""
+    return tuple(made.info.features["label"].names)
+
+
+def make_builder(
+    builder: str, data_dir: str | os.PathLike | None = None, **options
+) -> Any:
     """Finds a builder without asking the network.
 
     Args:
@@ -81,11 +89,12 @@ def make_builder(builder: str, data_dir: str | os.PathLike | None = None, **opti
     """
     os.environ.setdefault("NO_GCE_CHECK", "true")  # tfds would ask a metadata server
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
 
     folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser())
     try:
         return tfds.builder(builder, data_dir=folder, try_gcs=False, **options)
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except registered.DatasetNotFoundError as error:
         raise KeyError(
             f"tfds has no builder {builder!r}; see `python -m experiments.prepare "
             "--list`."

@@ -108,24 +108,26 @@ class ClipTransform:
 
         Returns:
             `(height, width, 3)` float32.
+
+        Raises:
+            ValueError: the picture is so long and thin that it would fill the memory
+                before it is cropped; or as for `images.decode`.
         """
         pixels = images.decode(image)
         if self.size is not None:
-            height, width = self._resized(*pixels.shape[:2])
+            height, width = _resized(self.size, *pixels.shape[:2])
+            if height * width > _MOST_PIXELS:
+                raise ValueError(
+                    f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels would "
+                    f"be scaled to {width:,} x {height:,}, the limit is "
+                    f"{_MOST_PIXELS:,} pixels; crop it first."
+                )
             resized = Image.fromarray(pixels).resize((width, height), self.resample)
             pixels = np.asarray(resized)
         if self.crop is not None:
             pixels = _crop_centre(pixels, _pair(self.crop))
         table = self._values
         return np.stack([table[c][pixels[..., c]] for c in range(3)], axis=-1)
-
-    def _resized(self, height, width):
-        """Returns the size after resizing, whose fractions are cut off."""
-        if isinstance(self.size, tuple):
-            return self.size
-        short, long = sorted((height, width))
-        longer = int(self.size * long / short)
-        return (longer, self.size) if width <= height else (self.size, longer)
 
     @functools.cached_property
     def _values(self):
@@ -136,8 +138,8 @@ class ClipTransform:
         values = np.repeat(values.astype(np.float32)[None], 3, axis=0)
         if self.mean is None:
             return values
-        mean, std = np.float32(self.mean)[:, None], np.float32(self.std)[:, None]
-        return (values - mean) / std
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        return (values - mean[:, None]) / std[:, None]
 
 
 def from_preprocessor_config(
@@ -160,23 +162,24 @@ def from_preprocessor_config(
         >>> from_preprocessor_config({"size": 32, "crop_size": 32}).crop
         (32, 32)
     """
-    where = "the preprocessor configuration"
-    if not isinstance(config, Mapping):
-        where, config = f"`{os.fspath(config)}`", _read_json(config)
-    config = config.get("image_processor", config)
-    problems = [_unknown(key) for key in config if key not in {*_READ, *_IGNORED}]
-    kind = config.get("image_processor_type", config.get("feature_extractor_type"))
+    if isinstance(config, Mapping):
+        where, given = "The preprocessor configuration", config
+    else:
+        where, given = f"`{os.fspath(config)}`", _read_json(config)
+    given = given.get("image_processor", given)
+    problems = [_unknown(key) for key in given if key not in {*_READ, *_IGNORED}]
+    kind = given.get("image_processor_type", given.get("feature_extractor_type"))
     if kind is not None and kind not in _KINDS:
         problems.append(f"image processor {kind!r}, expected one of {sorted(_KINDS)}")
-    values = {key: config.get(key, default) for key, default in _READ.items()}
+    values = {key: given.get(key, default) for key, default in _READ.items()}
     for key in (key for key in _READ if key.startswith("do_")):
         if values[key] is None:
             values[key] = _READ[key]
         elif not isinstance(values[key], bool):
             problems.append(f"{key} = {values[key]!r}, expected true or false")
     for key in ("do_pad", "use_square_size"):
-        if config.get(key):
-            problems.append(f"{key} = {config[key]!r}, which is not supported")
+        if given.get(key):
+            problems.append(f"{key} = {given[key]!r}, which is not supported")
     size = _sides(values["size"], "size", problems)
     crop = _sides(values["crop_size"], "crop_size", problems)
     crop = (crop, crop) if isinstance(crop, int) else crop
@@ -203,6 +206,15 @@ def from_preprocessor_config(
         resample=int(values["resample"]),
         rescale=float(factor) if values["do_rescale"] else None,
     )
+
+
+def _resized(size, height, width):
+    """Returns the size after resizing, whose fractions are cut off."""
+    if isinstance(size, tuple):
+        return size
+    short, long = sorted((height, width))
+    longer = int(size * long / short)
+    return (longer, size) if width <= height else (size, longer)
 
 
 def _crop_centre(pixels, size):
@@ -280,6 +292,7 @@ def _channels(value, name, problems):
     return None
 
 
+_MOST_PIXELS = 4 * images.MAX_PIXELS
 _READ = {
     "do_resize": True,
     "size": {"shortest_edge": 224},

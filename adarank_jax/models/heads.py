@@ -91,9 +91,8 @@ def head_from_weight(
 ) -> Head:
     """Builds a head from an imported linear layer, whose rows hold the logit scale.
 
-    Rows of one length (within a thousandth, more than half precision spoils) are taken
-    for unit directions times a scale. Rows of different lengths are kept as they are,
-    so that the logits are those of the layer on unit embeddings.
+    The logits are those of the layer on unit embeddings, also if its rows differ in
+    length; rows of one length give unit directions.
 
     Args:
         weight: `(classes, features)`, as torch stores a linear layer.
@@ -131,12 +130,8 @@ def head_from_weight(
             f"wrong: {_some(bad)}; save or download the head again."
         )
     scale = lengths.mean()
-    if (np.abs(lengths - scale) <= 1e-3 * scale).all():
-        directions = rows / lengths[:, None]
-    else:
-        directions = rows / scale
     return Head(
-        jnp.asarray(directions.T, jnp.float32),
+        jnp.asarray((rows / scale).T, jnp.float32),
         jnp.float32(scale),
         _checked_bias(bias, len(rows)),
     )

@@ -264,11 +264,11 @@ def test_heads_are_written_with_names_and_read_back(tmp_path, base):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (TaskHead("t", np.ones((3, 11))), r"\(classes, 12\).*\(3, 11\)"),
-        (TaskHead("t", np.ones((1, 12))), "two classes"),
-        (TaskHead("t", np.ones((3, 12)), class_names=("a", "b")), "length 2"),
-        (TaskHead("t", np.ones((3, 12)), bias=np.ones(2)), "`bias`"),
-        (TaskHead("t", np.full((3, 12), np.nan)), "NaN"),
+        (TaskHead("t", np.ones((3, 11))), "length 11, but the model makes 12"),
+        (TaskHead("t", np.ones((1, 12))), "at least two"),
+        (TaskHead("t", np.ones((3, 12)), class_names=("a", "b")), "3 rows and 2"),
+        (TaskHead("t", np.ones((3, 12)), bias=np.ones(2)), "bias"),
+        (TaskHead("t", np.full((3, 12), np.nan)), "not finite"),
     ],
 )
 def test_head_that_does_not_fit_is_refused_before_anything_is_written(

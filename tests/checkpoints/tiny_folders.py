@@ -6,7 +6,13 @@ import ml_dtypes
 import numpy as np
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import clip_config, clip_names, shards
+from adarank_jax.checkpoints import (
+    clip_config,
+    clip_names,
+    clip_sizes,
+    clip_tensors,
+    shards,
+)
 
 VISION = {
     "image_size": 16,
@@ -45,10 +51,10 @@ def state(kind, seed=0, scale=0.05):
     flat = {
         path: (np.ones if path.endswith("/scale") else np.zeros)(shape, np.float32)
         + rng.normal(scale=scale, size=shape).astype(np.float32)
-        for path, shape in clip_config.shapes_of(CONFIG).items()
+        for path, shape in clip_sizes.shapes_of(CONFIG).items()
     }
     params = tree.unflatten(flat | {"logit_scale": np.float32(np.log(100.0))})
-    return clip_names.to_state(params, clip_names.full_layout(kind, 2, 1))
+    return clip_tensors.to_state(params, clip_names.full_layout(kind, 2, 1))
 
 
 def moved(tensors, seed=1, share=0.03):

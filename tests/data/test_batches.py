@@ -1,7 +1,12 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 
-from adarank_jax.data.batches import TaskBatches
+from adarank_jax.data import transforms
+from adarank_jax.data.batches import TaskBatches, Transformed, in_order
+from adarank_jax.data.sources import Arrays
 
 
 def arrays(*lengths):
@@ -47,3 +52,139 @@ def test_batches_differ_between_seeds_tasks_and_epochs():
 def test_batches_refuse_bad_examples(examples, batch_size, message):
     with pytest.raises(ValueError, match=message):
         TaskBatches(examples, batch_size, seed=0)
+
+
+def pictures(count, side=6):
+    rng = np.random.default_rng(count)
+    return rng.integers(0, 256, (count, side, side + 1, 3)).astype(np.uint8)
+
+
+def lazy(pixels, **options):
+    transform = transforms.ClipTransform(size=4, crop=4)
+    return Transformed(Arrays(pixels), transform, **options), transform
+
+
+def test_batches_of_arrays_keep_their_order():
+    # Recorded from the first release: a resumed run must see the same images.
+    batches = TaskBatches([(np.arange(10),), (np.arange(5),)], 4, seed=0)
+    assert [batches[step][0].tolist() for step in (0, 1, 7)] == RECORDED
+
+
+def test_stream_gives_the_batches_of_the_steps():
+    batches = TaskBatches(arrays(12, 5), 4, seed=2)
+    ahead = batches.stream(3, num_threads=3, prefetch=2)
+    for step in range(3, 20):
+        for one, two in zip(next(ahead), batches[step], strict=True):
+            np.testing.assert_array_equal(one, two)
+    ahead.close()
+
+
+def test_stream_of_lazy_images_equals_arrays_of_images():
+    pixels = [pictures(9), pictures(5)]
+    parts = [lazy(each) for each in pixels]
+    labels = [np.arange(9), np.arange(5)]
+    eager = [np.stack([*map(t, p)]) for (_, t), p in zip(parts, pixels, strict=True)]
+    one = TaskBatches([(s, n) for (s, _), n in zip(parts, labels, strict=True)], 8, 5)
+    two = TaskBatches([*zip(eager, labels, strict=True)], 8, seed=5)
+    ahead = one.stream(2)
+    for step in range(2, 7):
+        for made, expected in zip(next(ahead), two[step], strict=True):
+            np.testing.assert_array_equal(made, expected)
+            assert made.dtype == expected.dtype
+    ahead.close()
+
+
+def test_task_smaller_than_a_batch_is_repeated_in_other_orders():
+    (rows,) = TaskBatches([(np.arange(5),)], 16, seed=0)[0]
+    for start in (0, 5, 10):
+        assert sorted(rows[0, start : start + 5]) == list(range(5))
+    assert len({tuple(rows[0, start : start + 5]) for start in (0, 5, 10)}) > 1
+
+
+def test_stream_prepares_ahead_but_not_too_far():
+    seen, lock = [], threading.Lock()
+
+    class Column:
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, rows):
+            with lock:
+                seen.append(rows)
+            return np.array(rows)
+
+    ahead = TaskBatches([(Column(),)], 2, seed=0).stream(num_threads=1, prefetch=3)
+    next(ahead)
+    deadline = time.monotonic() + 20
+    while len(seen) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert 4 <= len(seen) <= 8
+    ahead.close()
+
+
+def test_bad_image_reaches_the_reader_of_the_stream():
+    class Source:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            raise ValueError(f"`{index}.jpg` is damaged")
+
+    images = Transformed(Source(), transforms.ClipTransform())
+    with pytest.raises(ValueError, match=r"\d\.jpg` is damaged"):
+        next(TaskBatches([(images,)], 2, seed=0).stream())
+    with pytest.raises(ValueError, match=r"0\.jpg` is damaged"):
+        next(in_order(images, 2))
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_transformed_is_indexed_like_an_array(num_threads):
+    pixels = pictures(7)
+    images, transform = lazy(pixels, num_threads=num_threads)
+    eager = np.stack([*map(transform, pixels)])
+    assert len(images) == 7
+    assert images.ndim == eager.ndim
+    for index in (0, 6, -1, slice(2, 5), slice(None), slice(5, 99), [3, 0, 3]):
+        np.testing.assert_array_equal(images[index], eager[index])
+    assert images[np.int64(2)].dtype == np.float32
+
+
+def test_transformed_refuses_what_would_go_wrong():
+    images, _ = lazy(pictures(3))
+    with pytest.raises(IndexError, match="no image 3 among 3"):
+        images[3]
+    with pytest.raises(TypeError, match="3 images would be decoded"):
+        np.asarray(images)
+    mixed = [(pictures(1)[0], 0), (pictures(1, 8)[0], 0)]
+    with pytest.raises(ValueError, match="one shape"):
+        Transformed(mixed, np.float32)[:2]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(7, [3, 3, 1]), (6, [3, 3]), (2, [2])])
+def test_in_order_gives_every_example_once(count, sizes):
+    for examples in (np.arange(count), lazy(pictures(count))[0]):
+        found = [*in_order(examples, 3)]
+        assert [len(batch) for batch in found] == sizes
+        np.testing.assert_array_equal(np.concatenate(found), examples[:])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: in_order(np.arange(3), 0), "batch_size"),
+        (lambda: in_order(np.arange(3), 1, num_threads=0), "num_threads"),
+        (lambda: TaskBatches(arrays(3), 1, 0).stream(-1), "first_step"),
+        (lambda: TaskBatches(arrays(3), 1, 0).stream(prefetch=0), "prefetch"),
+    ],
+)
+def test_streams_refuse_bad_options(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+RECORDED = [
+    [[0, 1, 8, 3], [1, 3, 0, 4]],
+    [[2, 9, 5, 7], [2, 3, 0, 4]],
+    [[9, 8, 8, 6], [2, 4, 0, 1]],
+]

@@ -10,7 +10,8 @@ from adarank_jax import tree
 from adarank_jax.checkpoints import clip, folders, recipe
 from adarank_jax.core import merge
 from adarank_jax.core.merge import Variables
-from experiments import presets, rebuild
+from experiments import rebuild, starts
+from experiments.merge_config import Method
 from tests import helpers
 from tests.checkpoints import tiny_folders
 
@@ -24,7 +25,8 @@ from adarank_jax.core import merge, svd
 from adarank_jax.core.merge import Variables
 from adarank_jax.models import clip_vision
 from adarank_jax import tree
-from experiments import presets, rebuild
+from experiments import rebuild, starts
+from experiments.merge_config import Method
 
 folder = pathlib.Path(sys.argv[1])
 for case in sys.argv[2:]:
@@ -32,24 +34,25 @@ for case in sys.argv[2:]:
     base = clip.read_clip(str(folder / "base"), qkv)
     experts = [clip.read_clip(str(folder / n), qkv, base) for n in ("a", "b", "c")]
     visions = [expert.vision for expert in experts]
-    preset = presets.get(name)
-    origin, factors = presets.start(
-        preset, base.vision, visions, clip_vision.is_decomposed, folder / "cache" / qkv
+    start = starts.get(Method(name="adarank", origin=name))
+    origin, factors = starts.build(
+        start, base.vision, visions, clip_vision.is_decomposed, folder / "cache" / qkv
     )
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
     variables = Variables(
         tree.map_with_path(lambda _, leaf: draw(3), origin),
         tree.map_with_path(
-            lambda _, leaf: draw(*leaf.s.shape) if svd.is_factors(leaf) else None, factors
+            lambda _, leaf: draw(*leaf.s.shape) if svd.is_factors(leaf) else None,
+            factors,
         ),
     )
     kept = merge.kept_directions(variables.mask_logits, 10.0)
     merged = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
     settings = recipe.Settings(
         tasks=("mnist", "svhn", "数字=x"),
-        origin="average" if preset.is_centred else "pretrained",
-        is_decorrelated=preset.is_decorrelated,
+        origin="average" if start.is_centred else "pretrained",
+        is_decorrelated=start.is_decorrelated,
         temperature=10.0,
         qkv=qkv,
         base=recipe.digest(base.vision),
@@ -174,20 +177,19 @@ def test_experts_must_match_the_tasks_of_the_recipe(experts, error, message):
         rebuild.match_experts(experts, ("mnist", "svhn"))
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", starts.STARTS)
 def test_rebuild_is_the_computation_of_a_run(name, tmp_path):
     pretrained, finetuned = helpers.task_set()
-    preset = presets.get(name)
-    origin, factors = presets.start(
-        preset, pretrained, finetuned, helpers.is_decomposed, tmp_path
+    start = starts.get(Method(name="adarank", origin=name))
+    origin, factors = starts.build(
+        start, pretrained, finetuned, helpers.is_decomposed, tmp_path
     )
-    start = merge.init_variables(factors, 0.7, 0.5)
-    variables = Variables(start.coefficients, start.mask_logits)
+    variables = merge.init_variables(factors, 0.7, 0.5)
     digest = "0" * 64
     settings = recipe.Settings(
         tasks=("a", "b", "c"),
-        origin="average" if preset.is_centred else "pretrained",
-        is_decorrelated=preset.is_decorrelated,
+        origin="average" if start.is_centred else "pretrained",
+        is_decorrelated=start.is_decorrelated,
         temperature=10.0,
         qkv="fused",
         base=digest,
