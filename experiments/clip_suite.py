@@ -97,10 +97,10 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
     transform, folder = None, None
     if base is not None:
         folder = base.state.files[0].parent
-        transform = log.attempt("base", lambda: _transform(base, folder))
+        transform = log.attempt("base", lambda: read_transform(base, folder))
         needs_text = any(task.head is None for task in tasks.values())
         if needs_text:
-            log.attempt("base", lambda: _check_text(base, folder))
+            log.attempt("base", lambda: check_text(base, folder))
     found = None
     if base is not None and transform is not None:
         found = ClipInputs(base, folder, tasks, transform)
@@ -211,7 +211,7 @@ def _wording(config, expert):
         raise ValueError(f"at least two classes are needed, got {list(names)}.")
     if templates is None and dataset is not None:
         templates = prompts.templates(_key(config, dataset), config.prompts)
-    return Wording(tuple(names), tuple(templates or _TEMPLATES))
+    return Wording(tuple(names), tuple(templates or TEMPLATES))
 
 
 def _key(config, dataset):
@@ -341,8 +341,16 @@ def _check_relations(log, base, tasks):
         log.warnings += clip_base.check_experts(base, whole)
 
 
-def _transform(base, folder):
-    """Reads the base's own preprocessing, or takes CLIP's for its image size."""
+def read_transform(base: ClipCheckpoint, folder: pathlib.Path) -> ClipTransform:
+    """Reads the base's own preprocessing, or takes CLIP's for its image size.
+
+    Args:
+        base: the pretrained checkpoint.
+        folder: of its configuration.
+
+    Raises:
+        ValueError: the file cannot be used, or gives images of another size.
+    """
     size = base.config["vision"]["image_size"]
     file = folder / "preprocessor_config.json"
     if not file.is_file():
@@ -357,8 +365,17 @@ def _transform(base, folder):
     return transform
 
 
-def _check_text(base, folder):
-    """Checks that zero-shot heads can be built."""
+def check_text(base: ClipCheckpoint, folder: pathlib.Path) -> None:
+    """Checks that zero-shot heads can be built.
+
+    Args:
+        base: the pretrained checkpoint.
+        folder: of its tokenizer.
+
+    Raises:
+        FileNotFoundError: there is no tokenizer.
+        ValueError: there is no text tower, or the tokenizer does not fit it.
+    """
     if base.text is None or base.logit_scale is None:
         raise ValueError(
             f"`{base.source}` has no text tower, so no zero-shot head can be built; "
@@ -481,7 +498,7 @@ def _heads(config, found, cache):
             made.append(heads.head_from_weight(task.head.weight, task.head.bias))
             continue
         if embed is None:
-            embed = _embedder(found)
+            embed = embedder(base, found.folder)
         weight = zero_shot.cached_head(
             cache,
             *embed,
@@ -494,18 +511,24 @@ def _heads(config, found, cache):
     return made
 
 
-def _embedder(found):
-    """Returns the text tower's digest, function and tokenizer."""
-    base = found.base
+def embedder(
+    base: ClipCheckpoint, folder: pathlib.Path
+) -> tuple[str, zero_shot.TextEncode, zero_shot.Tokenize]:
+    """Returns what heads are built with: the text tower's digest, it, the tokenizer.
+
+    Args:
+        base: the pretrained checkpoint, checked by `check_text`.
+        folder: of its tokenizer.
+    """
     sizes = clip_text.ClipTextConfig(**base.config["text"])
     apply = jax.jit(clip_text.ClipText(sizes).apply)
     params = jax.device_put(base.text)
     digest = zero_shot.digest_tower(base.text, sizes)
     encode = lambda tokens: apply({"params": params}, tokens)
-    return digest, encode, _tokenizer(base, found.folder)
+    return digest, encode, _tokenizer(base, folder)
 
 
-_TEMPLATES = ("a photo of a {}.",)
+TEMPLATES = ("a photo of a {}.",)
 """For class names that no registered data set has templates for."""
 
 _KNOWN = {

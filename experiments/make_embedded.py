@@ -170,7 +170,9 @@ def _pretrain(config: Config, model: Any, console: Console) -> Any:
         params,
         loss,
         training.pretraining_optimizer(params, config.pretraining_steps),
-        training.random_batches(images, labels, 128, config.seed, shift=2),
+        training.in_steps(
+            training.random_batches(images, labels, 128, config.seed, shift=2)
+        ),
         config.pretraining_steps,
         "pretraining",
         console,
@@ -214,7 +216,7 @@ def _finetune(
         pretrained,
         training.finetuning_loss(model, head, config.rehearsal_weight),
         optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(schedule, momentum=0.9)),
-        lambda number: task_batch(number) + old_batch(number),
+        training.in_steps(lambda number: task_batch(number) + old_batch(number)),
         steps,
         name,
         console,

@@ -1,7 +1,8 @@
-"""Supervised training: how the embedded base, its heads and its experts are made."""
+"""Supervised training: how bases, heads and experts are made."""
 
+import itertools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,8 @@ import optax.contrib
 import orbax.checkpoint as ocp
 from rich.console import Console
 
+from adarank_jax.adaptation import parallel
+from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.models import heads
 from adarank_jax.models.heads import Head
 
@@ -22,16 +25,22 @@ Loss = Callable[..., jax.Array]
 Batches = Callable[[int], tuple[np.ndarray, ...]]
 """Returns the arrays of a step, a pure function of its number."""
 
+Stream = Callable[[int], Iterable[tuple[np.ndarray, ...]]]
+"""Takes the step to begin with; yields the arrays of that step and every later one."""
+
 
 def train(
     params: Any,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    batch: Batches,
+    stream: Stream,
     num_steps: int,
     name: str,
     console: Console,
     checkpoints: pathlib.Path | None = None,
+    checkpoint_every: int = 1_000,
+    log: Callable[[int, float], None] | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Any:
     """Minimises a loss; goes on from the newest checkpoint if there is one.
 
@@ -39,15 +48,24 @@ def train(
         params: where to start.
         loss: mean over the batch.
         optimizer: of all parameters.
-        batch: arrays of a step.
+        stream: arrays of each step, `(batch, ...)`.
         num_steps: steps in all.
         name: shown with the progress.
         console: for progress.
-        checkpoints: folder for the state, every 1,000 steps; None to keep none.
+        checkpoints: folder for the state; None to keep none.
+        checkpoint_every: steps between two saved states; the last is saved as well.
+        log: takes the number of each step and its loss, once and in order.
+        devices: that share each batch, whose size they divide; the first local one by
+            default.
 
     Returns:
         The parameters after the last step.
+
+    Raises:
+        FloatingPointError: a loss or a parameter is not finite; the message names the
+            step.
     """
+    devices = devices or jax.local_devices()[:1]
     state = {"params": params, "optimizer": optimizer.init(params)}
     manager, first = None, 0
     if checkpoints is not None:
@@ -58,36 +76,80 @@ def train(
         first = manager.latest_step() or 0
     leaves, structure = jax.tree.flatten(state)
     if manager is not None and first:
+        console.print(f"{name}: resuming at step {first:,} of {num_steps:,}")
         saved = ocp.args.StandardRestore(_named(leaves))
         named = manager.restore(first, args=saved)
         state = jax.tree.unflatten(structure, [named[k] for k in _named(leaves)])
+    state = parallel.replicate(state, devices)
+    step = _make_step(loss, optimizer, devices)
 
-    @jax.jit
-    def step(state, *arrays):
+    late = None
+    with AdaptationProgress(name, first, num_steps, console, "loss") as progress:
+
+        def report(number, value):
+            value = float(value)
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"The loss is {value} at step {number} of {name!r}; lower the "
+                    "learning rate, or check the images and the head."
+                )
+            if log is not None:
+                log(number, value)
+            progress.update(number + 1, value)
+
+        for number, arrays in zip(range(first, num_steps), stream(first), strict=False):
+            shards = [_split(array, len(devices)) for array in arrays]
+            state, value = step(state, shards)
+            if late is not None:  # one step late, so that the device never waits
+                report(number - 1, late)
+            late, done = value, number + 1
+            if done == num_steps or (manager and done % checkpoint_every == 0):
+                report(number, late)
+                late = None
+                leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+                _check_finite(leaves, done, name)
+                if manager is not None:
+                    manager.save(done, args=ocp.args.StandardSave(_named(leaves)))
+    if manager is not None:
+        manager.wait_until_finished()
+        manager.close()
+    return jax.tree.map(np.asarray, state["params"])
+
+
+def _make_step(loss, optimizer, devices):
+    """Compiles one update; every device has all parameters and a part of the batch."""
+
+    def step(state, arrays):
         value, gradients = jax.value_and_grad(loss)(state["params"], *arrays)
+        value, gradients = jax.lax.pmean((value, gradients), parallel.AXIS)
         updates, optimizer_state = optimizer.update(
             gradients, state["optimizer"], state["params"]
         )
         params = optax.apply_updates(state["params"], updates)
         return {"params": params, "optimizer": optimizer_state}, value
 
-    values = []
-    for number in range(first, num_steps):
-        state, value = step(state, *batch(number))
-        values.append(value)
-        if (number + 1) % 250 == 0 or number + 1 == num_steps:
-            mean = float(jnp.stack(values).mean())
-            console.print(
-                f"{name}: step {number + 1:,} of {num_steps:,}, loss {mean:.3f}"
-            )
-            values = []
-        if manager is not None and (number + 1) % 1000 == 0:
-            named = _named(jax.tree.leaves(state))
-            manager.save(number + 1, args=ocp.args.StandardSave(named))
-    if manager is not None:
-        manager.wait_until_finished()
-        manager.close()
-    return jax.tree.map(np.asarray, state["params"])
+    return jax.pmap(
+        step,
+        axis_name=parallel.AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        donate_argnums=0,
+        devices=devices,
+    )
+
+
+def _split(array, count):
+    """Gives every device its part of a batch, along a new leading axis."""
+    return np.reshape(array, (count, -1, *np.shape(array)[1:]))
+
+
+def _check_finite(leaves, step, name):
+    """Refuses a state that must not be saved."""
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise FloatingPointError(
+            f"Parameters are not finite after step {step - 1} of {name!r}; lower the "
+            "learning rate. An earlier checkpoint, if there is one, is still good."
+        )
 
 
 def pretraining_optimizer(
@@ -247,6 +309,11 @@ def random_batches(
         return moved, targets[rows]
 
     return batch
+
+
+def in_steps(batch: Batches) -> Stream:
+    """Streams the batches of a function, none ahead of time."""
+    return lambda first: map(batch, itertools.count(first))
 
 
 def _named(leaves):

@@ -14,19 +14,27 @@ from rich.progress import (
 
 
 class AdaptationProgress:
-    """Shows step, speed, time left and entropy.
+    """Shows step, speed, time left and what is minimised.
 
     Args:
         name: of the run.
         first: step that it starts from.
         num_steps: step that it ends before.
         console: where to write; standard error, if a result goes to standard output.
+        measure: what is shown of a step.
     """
 
-    def __init__(self, name: str, first: int, num_steps: int, console: Console):
+    def __init__(
+        self,
+        name: str,
+        first: int,
+        num_steps: int,
+        console: Console,
+        measure: str = "entropy",
+    ):
         """Prepares the bar; `with` starts it."""
         self._name, self._first, self._num_steps = name, first, num_steps
-        self._console = console
+        self._console, self._measure = console, measure
         self._started = time.perf_counter()
         self._told = self._started
         self._bar = Progress(
@@ -35,12 +43,12 @@ class AdaptationProgress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]:5.1f} it/s  ETA"),
             TimeRemainingColumn(),
-            TextColumn("entropy {task.fields[entropy]:.3f}"),
+            TextColumn(f"{measure} {{task.fields[value]:.3f}}"),
             console=console,
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(
-            name, total=num_steps, completed=first, speed=0.0, entropy=float("nan")
+            name, total=num_steps, completed=first, speed=0.0, value=float("nan")
         )
 
     def __enter__(self) -> "AdaptationProgress":
@@ -57,18 +65,18 @@ class AdaptationProgress:
         """Stops the live display."""
         self._bar.stop()
 
-    def update(self, done: int, entropy: float) -> None:
-        """Shows that `done` steps are finished and the mean entropy of the last."""
+    def update(self, done: int, value: float) -> None:
+        """Shows that `done` steps are finished and what was measured in the last."""
         now = time.perf_counter()
         speed = (done - self._first) / max(now - self._started, 1e-9)
-        self._bar.update(self._task, completed=done, speed=speed, entropy=entropy)
+        self._bar.update(self._task, completed=done, speed=speed, value=value)
         due = now - self._told >= _SECONDS_BETWEEN_LINES or done == self._num_steps
         if not self._console.is_terminal and due:
             self._told = now
             left = (self._num_steps - done) / max(speed, 1e-9)
             self._console.print(
                 f"{self._name}: step {done:,} of {self._num_steps:,}, {speed:.1f} it/s,"
-                f" ETA {left:.0f} s, entropy {entropy:.3f}",
+                f" ETA {left:.0f} s, {self._measure} {value:.3f}",
                 soft_wrap=True,
                 highlight=False,
             )

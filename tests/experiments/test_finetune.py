@@ -1,0 +1,322 @@
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tyro
+import yaml
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+
+from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.checkpoints import clip, containers, files, head_files
+from experiments import finetune, run_vit, training
+from experiments.finetune_inputs import Config, check
+from tests import clip_family
+
+TASKS = {"animals": ("cat", "dog", "horse"), "sizes": ("small", "big")}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """A base and two folders of training images whose classes differ in colour."""
+    root = tmp_path_factory.mktemp("family")
+    clip_family.write_base(root / "base", clip_family.base_params())
+    for number, (name, classes) in enumerate(TASKS.items()):
+        clip_family.write_images(root / name, classes, 6, number)
+    return root
+
+
+def config(family, task="animals", **changes):
+    values = {
+        "data": f"{family}/{task}",
+        "out": family / "experts" / task,
+        "base": str(family / "base"),
+        "classes": TASKS[task],
+        "num_steps": 30,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 10,
+    }
+    return Config(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def made(family):
+    """Both experts, as the command line would make them."""
+    for task in TASKS:
+        finetune.main(config(family, task))
+    return family
+
+
+def losses(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_loss_falls_and_accuracy_rises(made):
+    for task in TASKS:
+        values = losses(made / "experts" / f"{task}.run")
+        assert len(values) == 30
+        assert np.mean(values[-10:]) < 0.5 * np.mean(values[:10])
+        out = made / "experts" / task
+        facts = json.loads((out / "adarank_jax.json").read_text())["training"]
+        assert facts["accuracy"] > 0.9 > facts["accuracy_of_base"]
+        assert f"| {facts['accuracy']:.2%} |" in (out / "README.md").read_text()
+
+
+def test_experts_merge_by_what_was_printed(made, capsys):
+    texts = []
+    for task in TASKS:
+        finetune.main(config(made, task))  # is there already, so prints it again
+        texts.append(yaml.safe_load(capsys.readouterr().out))
+    merge = texts[0] | {"experts": texts[0]["experts"] | texts[1]["experts"]}
+    merge["method"] = {"name": "adarank", "origin": "cart"}
+    merge["adaptation"] = {"num_steps": 2, "batch_size": 8}
+    merge["compare"] = ["pretrained", "individual"]
+    file = made / "my_merge.yaml"
+    file.write_text(yaml.safe_dump(merge))
+    run_vit.main(run_vit.Options(what=(str(file),), run_dir=made / "merge"))
+    rows = json.loads((made / "merge" / "results.json").read_text())["rows"]
+    shares = {row["method"]: row["per_task"] for row in rows}
+    for task in TASKS:
+        mark = made / "experts" / task / "adarank_jax.json"
+        facts = json.loads(mark.read_text())["training"]
+        assert shares["individual"][task] == facts["accuracy"]
+        assert shares["pretrained"][task] == facts["accuracy_of_base"]
+    assert "adarank" in shares
+
+
+def test_expert_changes_the_image_tower_and_nothing_else(made):
+    before = containers.read_state(made / "base").tensors
+    after = load_file(made / "experts" / "animals" / "model.safetensors")
+    assert after.keys() == before.keys()
+    for name, array in after.items():
+        is_trained = name.startswith(("vision_model.", "visual_projection."))
+        assert np.array_equal(array, before[name]) != is_trained, name
+    for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
+        expert = (made / "experts" / "animals" / name).read_bytes()
+        assert expert == (made / "base" / name).read_bytes()
+
+
+def test_head_is_the_zero_shot_head_with_its_words(made):
+    file = made / "experts" / "animals" / "head.safetensors"
+    head = head_files.read_head(file, clip_family.VISION.output_size)
+    assert head.class_names == TASKS["animals"]
+    described = json.loads(file.with_suffix(".json").read_text())
+    assert described["templates"] == ["a photo of a {}."]
+    assert described["profile"] == "official"
+
+
+def test_training_state_is_gone_when_the_expert_is_there(made):
+    assert not (made / "experts" / "animals.run" / "checkpoints").exists()
+
+
+def test_same_command_does_not_train_again(made, monkeypatch):
+    monkeypatch.setattr(training, "train", None)
+    finetune.main(config(made))
+
+
+def test_resumed_run_equals_an_uninterrupted_one(made, tmp_path, monkeypatch):
+    append = RunFolder.append_metrics
+
+    def stop(self, row):
+        append(self, row)
+        if row["step"] == 24:
+            raise KeyboardInterrupt
+
+    again = config(made, out=tmp_path / "animals")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_metrics", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune.main(again)
+    assert not again.out.exists()
+    assert len(losses(again.run_folder)) == 25
+
+    first = []
+    cut = RunFolder.cut_metrics
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            RunFolder,
+            "cut_metrics",
+            lambda self, run, step: (first.append(step), cut(self, run, step)),
+        )
+        finetune.main(again)
+    assert first == [20]
+    for name in ("model.safetensors", "head.safetensors"):
+        left, right = again.out / name, made / "experts" / "animals" / name
+        assert files.digest(left) == files.digest(right), name
+    assert losses(again.run_folder) == losses(made / "experts" / "animals.run")
+
+
+def test_other_options_do_not_replace_an_expert(made):
+    with pytest.raises(ValueError, match="another expert.*seed.*--restart"):
+        finetune.main(config(made, seed=1))
+
+
+def test_loss_that_is_not_finite_names_the_step_and_leaves_nothing(family, tmp_path):
+    wild = config(family, out=tmp_path / "x", learning_rate=1e38, warmup_steps=0)
+    with pytest.raises(FloatingPointError, match="at step [0-9] of 'x'"):
+        finetune.main(wild)
+    assert not wild.out.exists()
+
+
+def test_expert_of_a_half_precision_base_is_float32(family, tmp_path):
+    params = clip_family.base_params()
+    clip_family.write_base(tmp_path / "base", params)
+    for shard in (tmp_path / "base").glob("*.safetensors"):
+        half = {k: v.astype(np.float16) for k, v in load_file(shard).items()}
+        save_file(half, shard, {"format": "pt"})
+    small = {"num_steps": 1, "base": str(tmp_path / "base")}
+    finetune.main(config(family, out=tmp_path / "x", **small))
+    state = load_file(tmp_path / "x" / "model.safetensors")
+    assert {array.dtype for array in state.values()} == {np.dtype(np.float32)}
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["dtype"] == (
+        "float32"
+    )
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_registered_data_set_brings_its_words_and_its_training_split(family, tmp_path):
+    pixels = np.zeros((12, 16, 16), np.uint8)
+    (tmp_path / "MNIST").mkdir()
+    npz(tmp_path / "MNIST" / "train.npz", images=pixels, labels=np.arange(12) % 3)
+    read = check(config(family, data="mnist", classes=(), data_dir=tmp_path))
+    assert read.wording.class_names == tuple("0123456789")
+    assert read.wording.templates == ('a photo of the number: "{}".',)
+    assert len(read.source) == 12
+    assert "no image of 7 class(es)" in read.warnings[0]
+
+
+def test_imported_head_needs_no_text_tower(family, tmp_path):
+    clip_family.write_expert(
+        tmp_path / "tower", clip_family.base_params(), "CLIPVisionModelWithProjection"
+    )
+    weight = np.random.default_rng(0).normal(size=(3, clip_family.VISION.output_size))
+    head_files.write_head(tmp_path / "head.safetensors", 9 * weight, np.arange(3.0))
+    own = config(
+        family,
+        out=tmp_path / "x",
+        base=str(tmp_path / "tower"),
+        head=tmp_path / "head.safetensors",
+        num_steps=2,
+    )
+    finetune.main(own)
+    copy = head_files.read_head(tmp_path / "x" / "head.safetensors")
+    np.testing.assert_array_equal(copy.weight, np.float32(9 * weight))
+    np.testing.assert_array_equal(copy.bias, np.arange(3.0))
+    assert copy.class_names == TASKS["animals"]
+    base = clip.read_clip(str(tmp_path / "tower"))
+    assert clip.read_clip(str(tmp_path / "x"), base=base).from_base == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"data": "crs"}, KeyError, "did you mean 'Cars'"),
+        ({"data": "./nowhere"}, FileNotFoundError, "no training data `nowhere`"),
+        ({"classes": ("cat",)}, ValueError, "at least two different classes"),
+        ({"classes": ("cat", "dog", "hrose")}, KeyError, "did you mean 'hrose'"),
+        ({"templates": ("a photo",)}, ValueError, "expected once"),
+        ({"base": "{root}/nowhere"}, FileNotFoundError, "nowhere"),
+        ({"base": "{root}/tower"}, ValueError, "no text tower.*`head`"),
+        ({"data": "{root}/none.npz"}, ValueError, "have no label"),
+        ({"data": "{root}/one.npz"}, ValueError, "are of one class"),
+        ({"data": "{root}/four.npz"}, ValueError, "from 0 to 3.*3 classes"),
+        ({"data": "{root}/four.npz", "classes": ()}, ValueError, "give `classes`"),
+        ({"data": "{root}/flat"}, ValueError, "have no label"),
+        ({"data": "{root}/bad"}, ValueError, "bad"),
+        ({"head": "{root}/narrow.safetensors"}, ValueError, "embeddings of length 5"),
+        ({"head": "{root}/head.safetensors", "classes": ()}, ValueError, "which row"),
+        ({"head": "{root}/named.safetensors"}, ValueError, "leave out `classes`"),
+        ({"batch_size": 12}, ValueError, "multiple of 8"),
+        ({"out": "{root}/foreign"}, ValueError, "is not empty"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    family, bad, change, kind, message
+):
+    values = {
+        key: value.replace("{root}", str(bad)) if isinstance(value, str) else value
+        for key, value in change.items()
+    }
+    for key in ("head", "out"):
+        if key in values:
+            values[key] = pathlib.Path(values[key])
+    chosen = config(family, **{"out": bad / "out"} | values)
+    before = sorted(bad.rglob("*"))
+    with pytest.raises(kind, match=message):
+        finetune.main(chosen)
+    assert sorted(bad.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """Everything that cannot be trained on."""
+    root = tmp_path_factory.mktemp("bad")
+    pixels = np.zeros((4, 16, 16, 3), np.uint8)
+    npz(root / "none.npz", images=pixels)
+    npz(root / "one.npz", images=pixels, labels=np.ones(4, int))
+    npz(root / "four.npz", images=pixels, labels=np.arange(4))
+    clip_family.write_images(root / "flat", [""], 2, 0)
+    clip_family.write_images(root / "bad", TASKS["animals"], 2, 0)
+    (root / "bad" / "cat" / "000.png").write_bytes(b"no image")
+    (root / "foreign").mkdir()
+    (root / "foreign" / "thesis.tex").write_text("years of work")
+    clip_family.write_expert(
+        root / "tower", clip_family.base_params(), "CLIPVisionModelWithProjection"
+    )
+    width = clip_family.VISION.output_size
+    head_files.write_head(root / "narrow.safetensors", np.eye(3, 5))
+    head_files.write_head(root / "head.safetensors", np.eye(3, width))
+    head_files.write_head(root / "named.safetensors", np.eye(3, width), None, "abc")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_steps": 0}, "`num_steps` must be at least 1"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be above 0"),
+        ({"out": pathlib.Path(".")}, "`out` must name a folder"),
+        ({"run_dir": pathlib.Path("a/run"), "out": pathlib.Path("a")}, "inside `out`"),
+    ],
+)
+def test_bad_options_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**{"data": "cars", "out": pathlib.Path("x")} | change)
+
+
+def test_help_fits_on_a_page():
+    text = tyro.extras.get_parser(Config).format_help()
+    assert len(text.splitlines()) < 90
+    for field in dataclasses.fields(Config):
+        assert "--" + field.name.replace("_", "-") in text
+
+
+def test_training_is_the_same_on_any_number_of_devices():
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(2, 16, 3)).astype(np.float32)
+    loss = lambda params, x, y: ((x * params["w"][None] - y) ** 2).mean()
+    found = [
+        training.train(
+            {"w": np.zeros(3, np.float32)},
+            loss,
+            optax.adam(0.1),
+            training.in_steps(lambda number: (inputs, targets)),
+            5,
+            "toy",
+            Console(quiet=True),
+            devices=jax.local_devices()[:count],
+        )["w"]
+        for count in (1, 4)
+    ]
+    assert np.abs(found[0]).max() > 0.1
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
