@@ -67,7 +67,7 @@ def check(config: MergeConfig) -> Inputs:
 
 
 def _build(names: Sequence[str], folder: RunFolder) -> Suite:
-    """Loads the suite; the base is kept in the folder, as transformers would save it."""
+    """Loads the suite; keeps the base in the folder, as transformers would save it."""
     return load(names, base=folder.path / "base")
 
 

@@ -1,7 +1,7 @@
 """Makes the embedded suite: a base model, a frozen head and an expert for every task.
 
-    python -m experiments.make_embedded                          # over an hour on two cores
-    python -m experiments.make_embedded --tasks mnist signs      # some of the tasks only
+    python -m experiments.make_embedded                      # over an hour, two cores
+    python -m experiments.make_embedded --tasks mnist signs  # some of the tasks only
 
 The base is pretrained on classes that no task uses, the heads are fitted to its frozen
 features, and the experts are fine-tuned under the frozen heads at a small learning

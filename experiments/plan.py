@@ -138,19 +138,19 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
 
 def show(plan: Plan, console: Console) -> None:
     """Prints a plan."""
-    number = len(plan.problems)
-    console.print(
-        f"PLAN  {number or 'no'} problem{'' if number == 1 else 's'}, "
-        f"{len(plan.warnings) or 'no'} warning{'' if len(plan.warnings) == 1 else 's'}; "
-        "nothing was changed",
-        **_PLAIN,
-    )
+    found = f"{_some(plan.problems, 'problem')}, {_some(plan.warnings, 'warning')}"
+    console.print(f"PLAN  {found}; nothing was changed", **_PLAIN)
     for heading, text in plan.lines:
         console.print(f"{heading:<9} {text}", **_PLAIN)
     for warning in plan.warnings:
         console.print(f"warning   {warning}", **_PLAIN)
     for problem in plan.problems:
         console.print(f"problem   {problem}", **_PLAIN)
+
+
+def _some(things, name):
+    """Counts things in words."""
+    return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _needs(config, inputs, run_dir, warnings):

@@ -95,14 +95,15 @@ class Comparison:
             for task, each in zip(self._suite.tasks, found, strict=True)
         }
         summary = {"per_task": shares} | dict.fromkeys(_MEANS)
-        if None not in found:
+        known = [each for each in found if each is not None]
+        if len(known) == len(found):
             experts = [*map(evaluate.count, self.expert_labels, labels)]
-            errors = [each.standard_error for each in found]
+            errors = [each.standard_error for each in known]
             ratios = [
                 each.share / bound.share if bound.share else np.nan
-                for each, bound in zip(found, experts, strict=True)
+                for each, bound in zip(known, experts, strict=True)
             ]
-            summary["mean"] = float(np.mean([each.share for each in found]))
+            summary["mean"] = float(np.mean([each.share for each in known]))
             summary["standard_error"] = float(np.linalg.norm(errors) / len(errors))
             if np.isfinite(ratios).all():
                 summary["normalized"] = float(np.mean(ratios))

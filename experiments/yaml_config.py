@@ -94,13 +94,14 @@ def validate(
     Raises:
         ValueError: values do not fit; one message with every mistake.
     """
-    values, places = _copy(values), dict(places)
+    changed: Any = _copy(values)
+    changed_places = dict(places)
     for override in overrides:
-        _override(values, places, override)
+        _override(changed, changed_places, override)
     try:
-        return MergeConfig.model_validate(values)
+        return MergeConfig.model_validate(changed)
     except pydantic.ValidationError as error:
-        lines = [_line(each, places, name) for each in error.errors()]
+        lines = [_line(each, changed_places, name) for each in error.errors()]
         raise ValueError("\n".join(dict.fromkeys(lines))) from None
 
 

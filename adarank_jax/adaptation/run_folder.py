@@ -216,7 +216,9 @@ def _dotted(values, prefix=""):
     flat = {}
     for key, value in values.items():
         is_branch = isinstance(value, dict) and value
-        flat |= _dotted(value, f"{prefix}{key}.") if is_branch else {prefix + key: value}
+        flat |= (
+            _dotted(value, f"{prefix}{key}.") if is_branch else {prefix + key: value}
+        )
     return flat
 
 

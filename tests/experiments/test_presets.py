@@ -77,7 +77,9 @@ def test_preset_has_the_published_settings():
     assert found.adaptation.learning_rate == 1e-3
     assert found.adaptation.temperature == 10.0
     assert found.published.mean == 89.2
-    assert found.experts["Cars"].model == "JH-C-k/ViT-B-32:ViT-B-32_TA/Cars/finetuned.pt"
+    assert (
+        found.experts["Cars"].model == "JH-C-k/ViT-B-32:ViT-B-32_TA/Cars/finetuned.pt"
+    )
     fourteen = config("vit-b32-14-cart-adarank")
     assert (
         fourteen.experts["STL10"].model
