@@ -54,6 +54,7 @@ def check(config: MergeConfig) -> Inputs:
     return Inputs(
         problems=problems,
         warnings=(),
+        to_fetch=(),
         facts={"base": "embedded", "sha256": manifest["sha256"], "qkv": "fused"},
         shapes=shapes,
         num_images={

@@ -79,8 +79,8 @@ def count(config: MergeConfig, inputs: Inputs) -> Sizes:
     inside = sum(m * n for m, n in decomposed)
     tokens = flat["positional_embedding"].shape[0]
     # A product of every token with every block kernel, and attention between tokens.
-    image_flops = 2.0 * tokens * inside
-    image_flops += sum(4.0 * tokens**2 * n for m, n in decomposed if m == n)
+    outputs = [x.shape[1] for k, x in flat.items() if k.endswith("out_proj/kernel")]
+    image_flops = 2.0 * tokens * inside + 4.0 * tokens**2 * sum(outputs)
     batch = config.adaptation.batch_size * tasks
     merge_flops = sum(6.0 * tasks * r * m * n for m, n, r in places)
     return Sizes(
@@ -129,6 +129,13 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
             for name, number in inputs.num_images.items()
         ]
         lines.append(("images", " · ".join(sizes)))
+    if config.published is not None:
+        mean = config.published.mean
+        number = "no number" if mean is None else f"{mean:.1f} %"
+        league = config.published.league
+        lines.append(("published", f"{number}, league {league}; not reproduced here"))
+    if inputs.to_fetch:
+        lines.append(("fetch", f"from the Hub: {', '.join(inputs.to_fetch)}"))
     if inputs.shapes is not None:
         lines += _needs(config, inputs, run_dir, warnings)
     if not problems:
@@ -157,17 +164,17 @@ def _needs(config, inputs, run_dir, warnings):
     """Lists matrices, memory, disk and time, and warns of what does not fit."""
     sizes = count(config, inputs)
     devices = jax.local_devices()
-    model = 4 * sizes.parameters
+    whole = 4 * sizes.parameters
     updates = sizes.factors + sizes.dense
     variables = 4 * sizes.logits
     # Experts, task vectors and factors are in host memory together.
-    host = model * (1 + 2 * sizes.num_tasks) + updates
+    host = whole * (1 + 2 * sizes.num_tasks) + updates
     # Origin, merged weights and their gradient are whole on each device.
-    device = 3 * model + (updates + 4 * variables) // len(devices)
+    device = 3 * whole + (updates + 4 * variables) // len(devices)
     device += _activations(config, inputs) // len(devices)
     if devices[0].platform == "cpu":
         host, device = host + device * len(devices), 0
-    disk = sizes.factors + sizes.dense + 8 * variables + 3 * model
+    disk = sizes.factors + sizes.dense + 8 * variables + 3 * whole
     free_host = psutil.virtual_memory().available
     free_disk = shutil.disk_usage(_existing(run_dir)).free
     for what, need, free, hint in (
@@ -181,12 +188,13 @@ def _needs(config, inputs, run_dir, warnings):
     memory = f"host about {_bytes(host)} of {_bytes(free_host)} free"
     if device:
         memory += f"; each of {len(devices)} devices about {_bytes(device)}"
+    model = f"{sizes.parameters:,} parameters, {sizes.matrices} matrices with SVD"
+    masks = f"{sizes.logits:,} logits; factors {_bytes(sizes.factors)}"
+    if config.method.name != "adarank":
+        masks = f"none, {config.method.name} has no masks"
     return [
-        (
-            "model",
-            f"{sizes.parameters:,} parameters, {sizes.matrices} matrices with SVD",
-        ),
-        ("masks", f"{sizes.logits:,} logits; factors {_bytes(sizes.factors)}"),
+        ("model", model),
+        ("masks", masks),
         ("memory", memory),
         ("disk", f"about {_bytes(disk)} of {_bytes(free_disk)} free in {run_dir}"),
         ("time", _times(config, inputs, sizes)),

@@ -58,6 +58,7 @@ class Inputs(NamedTuple):
     Attributes:
         problems: everything that is wrong; empty if the run can start.
         warnings: what a user should know and that stops nothing.
+        to_fetch: what a run would fetch from the Hub first.
         facts: where weights, heads and images come from, as plain values.
         shapes: of the pretrained parameters, as `jax.ShapeDtypeStruct`; None if there
             is a problem with the base.
@@ -68,6 +69,7 @@ class Inputs(NamedTuple):
 
     problems: Sequence[str]
     warnings: Sequence[str]
+    to_fetch: Sequence[str]
     facts: dict[str, Any]
     shapes: Tree | None
     num_images: dict[str, int]
