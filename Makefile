@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := setup.py requirements.txt
+# An interpreter with torch and without adarank_jax, for the slow tests only.
+TORCH_VENV := .venv-torch
+TORCH ?= torch
 
 .NOTPARALLEL:
 .PHONY: run test test-slow lint format check clean
@@ -13,8 +16,9 @@ run: $(VENV)/suite  ## merge the eight embedded experts and print the table
 test: $(VENV)/dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: $(VENV)/dev  ## long comparisons: three seeds, big models
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/dev $(TORCH_VENV)/ready  ## long runs, and comparisons with torch
+	ADARANK_TORCH_PYTHON=$(CURDIR)/$(TORCH_VENV)/bin/python \
+		$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/dev  ## ruff, import-linter, pyright
 	$(BIN)/ruff check .
@@ -37,5 +41,12 @@ $(VENV)/suite $(VENV)/dev: $(VENV)/%: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 
+$(TORCH_VENV)/ready:
+	$(PYTHON) -m venv --clear $(TORCH_VENV)
+	@echo "Installing $(TORCH) and transformers into $(TORCH_VENV) (large, once) ..."
+	$(TORCH_VENV)/bin/python -m pip install --quiet $(TORCH) 'transformers>=5,<6' \
+		safetensors pillow
+	touch $@
+
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) *.egg-info .pytest_cache .ruff_cache .import_linter_cache

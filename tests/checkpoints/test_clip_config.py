@@ -69,7 +69,8 @@ def test_missing_fields_are_those_of_b_32_in_both_libraries():
 
 
 def test_the_defaults_are_those_of_transformers():
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     for tower, name in (("vision", "CLIPVisionConfig"), ("text", "CLIPTextConfig")):
         theirs = getattr(transformers, name)()
         for _, field, default in clip_config._HUGGING_FACE[tower]:
@@ -119,7 +120,8 @@ def test_to_hugging_face_config_is_read_back(tower, fields):
 
 
 def test_transformers_reads_what_is_written():
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     theirs = transformers.CLIPConfig(**clip_config.to_hugging_face_config(TINY))
     assert theirs.vision_config.patch_size == 8
     assert theirs.text_config.eos_token_id == 49

@@ -6,11 +6,7 @@ that is missing, empty classes stand in for them: the weights and the model are 
 """
 
 import dataclasses
-import importlib.util
-import os
 import re
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +18,7 @@ from adarank_jax.checkpoints import clip, export
 from adarank_jax.checkpoints.export import TaskHead
 from adarank_jax.models import clip_vision
 from experiments import card
-from tests import helpers
+from tests import helpers, torch_python
 from tests.checkpoints import tiny_folders
 
 pytestmark = pytest.mark.slow
@@ -97,29 +93,6 @@ with torch.no_grad():
 )
 
 
-@pytest.fixture(scope="module")
-def python():
-    """Finds an interpreter with torch and without adarank_jax."""
-    named = os.environ.get("ADARANK_TORCH_PYTHON")
-    if not named and importlib.util.find_spec("torch") is None:
-        pytest.skip("set ADARANK_TORCH_PYTHON to a python with torch and transformers")
-    return named or sys.executable
-
-
-def run(python, folder, code, *arguments):
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HF_HUB_OFFLINE": "1",
-        "HOME": str(folder),
-    }
-    command = [python, "-c", code, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def make(folder, kind, **options):
     """Exports a tiny model that was moved; returns base, parameters and head."""
     source = tiny_folders.write(folder / "base", kind)
@@ -169,11 +142,11 @@ def logits(base, vision, head, pixels):
 
 
 @pytest.mark.parametrize("kind", ["model", "sharded", "vision", "open_clip"])
-def test_transformers_loads_the_export_and_predicts_the_same(tmp_path, python, kind):
+def test_transformers_loads_the_export_and_predicts_the_same(tmp_path, kind):
     size = 200_000 if kind == "sharded" else "5GB"
     base, vision, head = make(tmp_path, kind, max_shard_size=size)
     assert (len([*(tmp_path / "out").glob("model-*")]) > 1) == (kind == "sharded")
-    run(python, tmp_path, TRANSFORMERS, tmp_path / "out", "float32")
+    torch_python.run(TRANSFORMERS, tmp_path, tmp_path / "out", "float32")
     ours = logits(base, vision, head, np.load(tmp_path / "pixels.npy"))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), ours, atol=1e-5)
     if kind != "vision":
@@ -181,11 +154,11 @@ def test_transformers_loads_the_export_and_predicts_the_same(tmp_path, python, k
 
 
 @pytest.mark.parametrize("dtype", [None, "float16"])
-def test_transformers_loads_half_precision_as_it_is_stored(tmp_path, python, dtype):
+def test_transformers_loads_half_precision_as_it_is_stored(tmp_path, dtype):
     kind = "half" if dtype is None else "model"
     base, _, head = make(tmp_path, kind, dtype=dtype)
     stored = clip.read_clip(str(tmp_path / "out")).vision
-    run(python, tmp_path, TRANSFORMERS, tmp_path / "out", dtype or "bfloat16")
+    torch_python.run(TRANSFORMERS, tmp_path, tmp_path / "out", dtype or "bfloat16")
     ours = logits(base, stored, head, np.load(tmp_path / "pixels.npy"))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), ours, atol=1e-5)
 
@@ -196,13 +169,13 @@ def snippets(folder):
 
 
 @pytest.mark.parametrize("kind", ["model", "vision", "half"])
-def test_snippet_of_the_card_runs_on_the_exported_files(tmp_path, python, kind):
+def test_snippet_of_the_card_runs_on_the_exported_files(tmp_path, kind):
     base, vision, head = make(tmp_path, kind)
     rng = np.random.default_rng(7)
     image = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
     image.save(tmp_path / "out" / "image.png")
     (snippet,) = snippets(tmp_path)
-    said = run(python, tmp_path / "out", snippet).strip().splitlines()[-1]
+    said = torch_python.run(snippet, tmp_path / "out").strip().splitlines()[-1]
     mean, std = (
         [0.48145466, 0.4578275, 0.40821073],
         [0.26862954, 0.26130258, 0.27577711],
@@ -214,18 +187,13 @@ def test_snippet_of_the_card_runs_on_the_exported_files(tmp_path, python, kind):
 
 
 @pytest.mark.parametrize("kind", ["model", "open_clip"])
-def test_open_clip_loads_the_export_and_agrees_with_transformers(
-    tmp_path, python, kind
-):
-    done = subprocess.run(
-        [python, "-c", f"{STUB}\nimport open_clip"], capture_output=True
-    )
-    if done.returncode:
+def test_open_clip_loads_the_export_and_agrees_with_transformers(tmp_path, kind):
+    if not torch_python.runs(f"{STUB}\nimport open_clip"):
         pytest.skip("the interpreter of ADARANK_TORCH_PYTHON has no open_clip_torch")
     base, vision, _ = make(tmp_path, kind, with_open_clip=True)
     out = tmp_path / "out"
-    run(python, tmp_path, OPEN_CLIP, out)
-    run(python, tmp_path, TRANSFORMERS, out, "float32")
+    torch_python.run(OPEN_CLIP, tmp_path, out)
+    torch_python.run(TRANSFORMERS, tmp_path, out, "float32")
     ours = features(base, vision, np.load(tmp_path / "pixels.npy"))
     np.testing.assert_allclose(np.load(tmp_path / "features.npy"), ours, atol=1e-5)
     for name in ("texts", "scale"):
@@ -233,10 +201,9 @@ def test_open_clip_loads_the_export_and_agrees_with_transformers(
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
 
 
-def test_open_clip_snippet_of_the_card_runs(tmp_path, python):
-    code = "import open_clip, torchvision"
-    if subprocess.run([python, "-c", code], capture_output=True).returncode:
+def test_open_clip_snippet_of_the_card_runs(tmp_path):
+    if not torch_python.runs("import open_clip, torchvision"):
         pytest.skip("the interpreter has no open_clip_torch with a real torchvision")
     make(tmp_path, "model", with_open_clip=True)
     Image.new("RGB", (16, 16)).save(tmp_path / "out" / "image.png")
-    assert "1, 12" in run(python, tmp_path / "out", snippets(tmp_path)[1])
+    assert "1, 12" in torch_python.run(snippets(tmp_path)[1], tmp_path / "out")

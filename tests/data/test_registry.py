@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from adarank_jax.data import registry, sources, tfds_source
+from adarank_jax.data import prompts, registry, sources, tfds_source
 from adarank_jax.data.registry import Hub, Tfds
 
 ALL = [(name, profile) for name in registry.names() for profile in registry.PROFILES]
@@ -109,7 +109,6 @@ def test_tfds_builders_have_the_classes_and_columns(name, profile):
 
 @pytest.mark.parametrize(("name", "profile"), ALL)
 def test_class_names_of_the_heads_agree(name, profile):
-    prompts = pytest.importorskip("adarank_jax.data.prompts")
     data = registry.get(name, profile)
     head = prompts.class_names(data.key, profile)
     assert len(head) == data.num_classes

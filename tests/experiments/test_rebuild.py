@@ -9,7 +9,6 @@ import pytest
 from adarank_jax import tree
 from adarank_jax.checkpoints import clip, folders, recipe
 from adarank_jax.core import merge
-from adarank_jax.core.merge import Variables
 from experiments import rebuild, starts
 from experiments.merge_config import Method
 from tests import helpers
