@@ -1,5 +1,6 @@
 """Supervised training: how bases, heads and experts are made."""
 
+import contextlib
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -67,32 +68,24 @@ def train(
     """
     devices = devices or jax.local_devices()[:1]
     state = {"params": params, "optimizer": optimizer.init(params)}
-    manager, first = None, 0
-    if checkpoints is not None:
-        manager = ocp.CheckpointManager(
-            checkpoints.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
-        )
-        first = manager.latest_step() or 0
     leaves, structure = jax.tree.flatten(state)
-    if manager is not None and first:
-        console.print(f"{name}: resuming at step {first:,} of {num_steps:,}")
-        saved = ocp.args.StandardRestore(_named(leaves))
-        named = manager.restore(first, args=saved)
-        state = jax.tree.unflatten(structure, [named[k] for k in _named(leaves)])
-    state = parallel.replicate(state, devices)
-    step = _make_step(loss, optimizer, devices)
-
-    late = None
-    with AdaptationProgress(name, first, num_steps, console, "loss") as progress:
+    step, late = _make_step(loss, optimizer, devices), None
+    with contextlib.ExitStack() as stack:
+        manager, first = None, 0
+        if checkpoints is not None:
+            manager = stack.enter_context(_open(checkpoints))
+            first = manager.latest_step() or 0
+        if manager is not None and first:
+            console.print(f"{name}: resuming at step {first:,} of {num_steps:,}")
+            saved = ocp.args.StandardRestore(_named(leaves))
+            named = manager.restore(first, args=saved)
+            state = jax.tree.unflatten(structure, [named[k] for k in _named(leaves)])
+        state = parallel.replicate(state, devices)
+        progress = AdaptationProgress(name, first, num_steps, console, "loss")
+        stack.enter_context(progress)
 
         def report(number, value):
-            value = float(value)
-            if not np.isfinite(value):
-                raise FloatingPointError(
-                    f"The loss is {value} at step {number} of {name!r}; lower the "
-                    "learning rate, or check the images and the head."
-                )
+            value = _finite(float(value), number, name)
             if log is not None:
                 log(number, value)
             progress.update(number + 1, value)
@@ -107,13 +100,24 @@ def train(
                 report(number, late)
                 late = None
                 leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-                _check_finite(leaves, done, name)
+                _check_finite(leaves, number, name)
                 if manager is not None:
                     manager.save(done, args=ocp.args.StandardSave(_named(leaves)))
-    if manager is not None:
+    return jax.tree.map(np.asarray, state["params"])
+
+
+@contextlib.contextmanager
+def _open(folder):
+    """Opens a folder of checkpoints; a save that has begun ends whatever happens."""
+    manager = ocp.CheckpointManager(
+        folder.absolute(),
+        options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+    )
+    try:
+        yield manager
+    finally:
         manager.wait_until_finished()
         manager.close()
-    return jax.tree.map(np.asarray, state["params"])
 
 
 def _make_step(loss, optimizer, devices):
@@ -143,11 +147,21 @@ def _split(array, count):
     return np.reshape(array, (count, -1, *np.shape(array)[1:]))
 
 
+def _finite(loss, step, name):
+    """Returns a loss, or raises if training is lost."""
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss is {loss} at step {step} of {name!r}; lower the learning rate, "
+            "or check the images and the head."
+        )
+    return loss
+
+
 def _check_finite(leaves, step, name):
     """Refuses a state that must not be saved."""
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise FloatingPointError(
-            f"Parameters are not finite after step {step - 1} of {name!r}; lower the "
+            f"Parameters are not finite after step {step} of {name!r}; lower the "
             "learning rate. An earlier checkpoint, if there is one, is still good."
         )
 
