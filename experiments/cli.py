@@ -1,10 +1,46 @@
 """From a command line to a run: options in, a clear message out when it cannot be."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
+
+from experiments.messages import explain, printable
+
+USAGE = 2
+"""Exit code for a mistake in options or configuration."""
+REFUSED = 3
+"""Exit code for inputs that cannot be used."""
+MACHINE = 4
+"""Exit code for a disk, a permission or memory that is not there."""
+NUMERICS = 5
+"""Exit code for numbers that are not finite."""
+INTERRUPTED = 130
+"""Exit code for a run that was stopped."""
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 a mistake in options or configuration; 3 inputs refused; 4 "
+    "disk, permission or memory; 5 numbers that are not finite; 130 stopped."
+)
+
+
+class UsageError(ValueError):
+    """A mistake in options or configuration."""
+
+
+@contextlib.contextmanager
+def usage() -> Iterator[None]:
+    """Tells mistakes in options or configuration from all others.
+
+    Raises:
+        UsageError: with the message of the error inside.
+    """
+    try:
+        yield
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(explain(error)) from error
 
 
 def run(main: Callable[[Any], None], config_type: type) -> None:
@@ -16,11 +52,27 @@ def run(main: Callable[[Any], None], config_type: type) -> None:
 
     Raises:
         SystemExit: the command cannot do what was asked, or was stopped; the message
-            is one that a user can act on.
+            is one that a user can act on, and the code is one of `EXIT_CODES`.
     """
+    description = f"{(config_type.__doc__ or '').strip()}\n\n{EXIT_CODES}"
     try:
-        main(tyro.cli(config_type))
-    except (FloatingPointError, KeyError, OSError, TypeError, ValueError) as error:
-        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+        main(tyro.cli(config_type, description=description))
+    except UsageError as error:
+        _stop(USAGE, error)
+    except FloatingPointError as error:
+        _stop(NUMERICS, error)
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        _stop(REFUSED, error)
+    except (MemoryError, OSError) as error:
+        _stop(MACHINE, error)
     except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from the newest checkpoint.")
+        sys.stderr.write(
+            "Stopped; the same command goes on from the newest checkpoint.\n"
+        )
+        sys.exit(INTERRUPTED)
+
+
+def _stop(code, error):
+    """Shows an error and leaves."""
+    sys.stderr.write(f"error: {printable(explain(error))}\n")
+    sys.exit(code)

@@ -14,19 +14,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adarank_jax import tree
 from adarank_jax.adaptation.run_folder import RunFolder
-from adarank_jax.checkpoints import clip, clip_base, head_files, hub, recipe
+from adarank_jax.checkpoints import (
+    clip,
+    clip_base,
+    containers,
+    formats,
+    head_files,
+    hub,
+    recipe,
+)
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.checkpoints.head_files import HeadFile
 from adarank_jax.data import loading, parquet, prompts, registry, transforms
 from adarank_jax.data.batches import Transformed
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
-from adarank_jax.data.sources import NO_LABEL, Relabelled, labels_of, renumbering
+from adarank_jax.data.sources import (
+    NO_LABEL,
+    Relabelled,
+    labels_of,
+    renumbering,
+    shared_images,
+)
 from adarank_jax.data.transforms import ClipTransform
 from adarank_jax.models import clip_text, clip_vision, heads
-from experiments import zero_shot
+from experiments import image_checks, zero_shot
 from experiments.merge_config import Expert, MergeConfig
+from experiments.messages import explain
 from experiments.suite import Inputs, Suite
 
 
@@ -88,12 +104,15 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
         What was found, with every problem.
     """
     log = _Log(config, may_fetch)
-    base = log.read("base", config.base, lambda: _read(log, config.base, config.qkv))
+    base = log.read(
+        "base", config.base, lambda: _read(log, "base", config.base, config.qkv)
+    )
     tasks = {
         name: _check_task(log, config, name, config.experts[name], base)
         for name in config.task_names
     }
     _check_relations(log, base, tasks)
+    _check_images(log, config, tasks)
     transform, folder = None, None
     if base is not None:
         folder = base.state.files[0].parent
@@ -131,8 +150,7 @@ class _Log:
         try:
             return action()
         except (KeyError, OSError, TypeError, ValueError) as error:
-            text = error.args[0] if isinstance(error, KeyError) else str(error)
-            self.problems.append(f"{where}: {text}")
+            self.problems.append(f"{where}: {explain(error)}")
             return None
 
     def read(self, where: str, source: str, action: Callable[[], Any]) -> Any:
@@ -143,17 +161,31 @@ class _Log:
             return action()
         except FileNotFoundError as error:
             if hub.parse(source) is None:
-                self.problems.append(f"{where}: {error}")
+                self.problems.append(f"{where}: {explain(error)}")
             else:
                 self.warnings.append(f"{where}: {source} will be fetched from the Hub.")
         except (KeyError, OSError, TypeError, ValueError) as error:
-            self.problems.append(f"{where}: {error}")
+            self.problems.append(f"{where}: {explain(error)}")
         return None
 
+    def warn(self, where: str, *warnings: str) -> None:
+        """Notes what stops nothing."""
+        self.warnings += [f"{where}: {each}" for each in warnings]
 
-def _read(log, source, qkv="fused", base=None):
+
+def _read(log, where, source, qkv, base=None):
     """Reads a checkpoint."""
-    return clip.read_clip(source, qkv, base, log.offline)
+    checkpoint = clip.read_clip(source, qkv, base, log.offline)
+    log.warn(where, *checkpoint.state.warnings)
+    return checkpoint
+
+
+def _read_expert(log, where, source, qkv, base):
+    """Reads an expert; without a base, only looks whether its files can be read."""
+    if base is None:
+        containers.read_state(hub.resolve(source, log.offline).path)
+        return None
+    return _read(log, where, source, qkv, base)
 
 
 def _check_task(
@@ -165,13 +197,16 @@ def _check_task(
 ) -> TaskInputs:
     """Reads what belongs to one task."""
     where = f"experts.{name}"
-    checkpoint = None
-    if base is not None:
-        checkpoint = log.read(
-            f"{where}.model",
-            expert.model,
-            lambda: _read(log, expert.model, config.qkv, base),
-        )
+    checkpoint = log.read(
+        f"{where}.model",
+        expert.model,
+        lambda: _read_expert(log, f"{where}.model", expert.model, config.qkv, base),
+    )
+    dataset = expert.data.dataset
+    if dataset is not None and not log.attempt(
+        f"{where}.data", lambda: _key(config, dataset)
+    ):
+        return TaskInputs(checkpoint, None, None, None, None)
     wording = log.attempt(f"{where}.classes", lambda: _wording(config, expert))
     head = None
     if expert.head is not None:
@@ -179,17 +214,21 @@ def _check_task(
         head = log.attempt(
             f"{where}.head", lambda: _read_head(expert.head, width, wording)
         )
+        if head is not None:
+            _check_scale(log, f"{where}.head", expert.head, head)
     names = _class_names(head, wording)
     place = _hub_name(config, expert)
     source = log.read(
-        f"{where}.data", place, lambda: _open_images(log, config, expert, names)
+        f"{where}.data", place, lambda: _open_images(log, config, name, expert, names)
     )
     labels = None
     if source is not None and base is not None and _is_preprocessed(source):
         log.attempt(f"{where}.data", lambda: _check_preprocessed(source, base))
         _warn_of_range(log, f"{where}.data", source)
     if source is not None:
-        labels = log.attempt(f"{where}.data", lambda: _labels(source, head, names))
+        labels = log.attempt(
+            f"{where}.data", lambda: _labels(expert.data, source, head, names)
+        )
     return TaskInputs(checkpoint, head, wording, source, labels)
 
 
@@ -216,7 +255,12 @@ def _wording(config, expert):
 
 def _key(config, dataset):
     """Finds the name that prompts are filed under."""
-    return registry.get(dataset, config.prompts).key
+    try:
+        return registry.get(dataset, config.prompts).key
+    except KeyError as error:
+        raise KeyError(
+            f"{explain(error)} For a folder, write `./{dataset}`."
+        ) from error
 
 
 def _read_head(path, width, wording):
@@ -229,6 +273,17 @@ def _read_head(path, width, wording):
             "names; take both from the same task."
         )
     return head._replace(class_names=names)
+
+
+def _check_scale(log, where, path, head):
+    """Warns of a head whose logits would all be nearly the same."""
+    lengths = np.linalg.norm(head.weight, axis=1)
+    if np.abs(lengths - 1).max() < 1e-3:
+        log.warn(
+            where,
+            f"the rows of `{path}` are of length 1, so its entropy stays near the log "
+            "of the number of classes; was the logit scale (100 for CLIP) left out?",
+        )
 
 
 def _class_names(head, wording):
@@ -250,9 +305,9 @@ def _hub_name(config, expert):
     return data.parquet or ""
 
 
-def _open_images(log, config, expert, names):
+def _open_images(log, config, name, expert, names):
     """Opens the images of a task."""
-    data = expert.data
+    data, where = expert.data, f"experts.{name}.data"
     if data.dataset is not None:
         return loading.load(
             data.dataset,
@@ -264,9 +319,10 @@ def _open_images(log, config, expert, names):
             on_bad_image=data.on_bad_image,
         )
     if data.folder is not None:
-        return ImageFolder(data.folder, names, data.on_bad_image)
+        return _open_folder(log, where, data, names)
     if data.npz is not None:
-        source = NpzImages(data.npz)
+        formats.check_exists(data.npz.expanduser())
+        source = NpzImages(data.npz.expanduser())
     elif pathlib.Path(data.parquet).is_dir():
         files = parquet.find_files(data.parquet, data.split)
         source = parquet.ParquetImages(files)
@@ -279,6 +335,18 @@ def _open_images(log, config, expert, names):
     if not found or names is None:
         return source
     return Relabelled(source, renumbering(found, names, f"`{data.parquet}`"))
+
+
+def _open_folder(log, where, data, names):
+    """Opens a folder of images, and numbers its classes as the head does."""
+    folder = data.folder.expanduser()
+    formats.check_exists(folder)
+    source = ImageFolder(folder, on_bad_image=data.on_bad_image)
+    log.warn(where, *image_checks.oddities(source.report, folder))
+    if not source.classes or names is None:
+        return source
+    numbers = image_checks.numbers(source.classes, names, str(folder))
+    return Relabelled(source, numbers)
 
 
 def _is_preprocessed(source):
@@ -308,21 +376,27 @@ def _warn_of_range(log, where, source):
         )
 
 
-def _labels(source, head, names):
+def _place(data):
+    """Names where images come from."""
+    return data.dataset or data.folder or data.npz or data.parquet
+
+
+def _labels(data, source, head, names):
     """Returns the labels of a task, or None; checks that the head has their classes."""
     labels = labels_of(source)
     if (labels == NO_LABEL).all():
         return None
     if (labels == NO_LABEL).any():
         raise ValueError(
-            f"{int((labels == NO_LABEL).sum())} of {len(labels)} images have no label; "
-            "give labels for all images or for none."
+            f"{int((labels == NO_LABEL).sum())} of {len(labels)} images of "
+            f"`{_place(data)}` have no label; give labels for all images or for none."
         )
     rows = len(head.weight) if head is not None else len(names or ())
     if rows and labels.max() >= rows:
         raise ValueError(
-            f"labels go from {labels.min()} to {labels.max()}, but the head has {rows} "
-            "classes; take head, class names and data from the same task."
+            f"`{_place(data)}` has labels from {labels.min()} to {labels.max()}, but "
+            f"the head has {rows} classes, expected 0 to {rows - 1}; take head, class "
+            "names and data from the same task."
         )
     return labels
 
@@ -330,15 +404,25 @@ def _labels(source, head, names):
 def _check_relations(log, base, tasks):
     """Compares the experts with the base and with each other."""
     experts = {n: task.expert for n, task in tasks.items() if task.expert is not None}
-    whole = {}
     for name, expert in experts.items():
         where = f"experts.{name}.model"
-        if log.attempt(where, lambda e=expert: clip_base.check_same_base(base, e)) is (
-            not None
-        ):
-            whole[name] = expert
-    if whole:
-        log.warnings += clip_base.check_experts(base, whole)
+        check = functools.partial(clip_base.check_same_base, base, expert)
+        log.warn(where, *(log.attempt(where, check) or ()))
+    log.warnings += clip_base.find_twins(experts)
+    if len(tasks) == 1:
+        log.warn("experts", "there is one task, so there is nothing to merge it with.")
+
+
+def _check_images(log, config, tasks):
+    """Compares the images of the tasks with batch, classes and each other."""
+    found = {n: task.source for n, task in tasks.items() if task.source is not None}
+    batch = config.adaptation.batch_size
+    for name, source in found.items():
+        where, task = f"experts.{name}.data", tasks[name]
+        names = _class_names(task.head, task.wording) or ()
+        log.warn(where, *image_checks.shortages(len(source), batch, task.labels, names))
+    if len(found) > 1:
+        log.warnings += log.attempt("data", lambda: shared_images(found)) or []
 
 
 def read_transform(base: ClipCheckpoint, folder: pathlib.Path) -> ClipTransform:
@@ -405,6 +489,10 @@ def _facts(config, base, tasks):
             name: None if task.source is None else len(task.source)
             for name, task in tasks.items()
         },
+        "labels": {
+            name: None if task.labels is None else recipe.digest({"": task.labels})
+            for name, task in tasks.items()
+        },
         "qkv": config.qkv,
         "prompts": config.prompts,
     }
@@ -417,6 +505,7 @@ def _origin(checkpoint):
         "revision": checkpoint.revision,
         "layout": checkpoint.layout.kind,
         "sha256": recipe.digest(checkpoint.vision),
+        "text_sha256": checkpoint.text and recipe.digest(checkpoint.text),
         "config": checkpoint.config["vision"],
         "from_base": list(checkpoint.from_base),
     }
@@ -425,7 +514,8 @@ def _origin(checkpoint):
 def _head_facts(config, task):
     """Says what a head is made from."""
     if task.head is not None:
-        return {"weight": recipe.digest({"weight": task.head.weight})}
+        arrays = {"weight": task.head.weight, "bias": task.head.bias}
+        return {"sha256": recipe.digest(tree.without_none(arrays))}
     if task.wording is None:
         return None
     wording = {name: list(value) for name, value in task.wording._asdict().items()}

@@ -174,7 +174,10 @@ class Method(_Strict):
             if not fits and getattr(self, option) is not None
         ]
         if wrong:
-            raise ValueError(f"{self.name} has no {' and no '.join(wrong)}")
+            raise ValueError(
+                f"{self.name} has no {' and no '.join(wrong)}; leave it out, or choose "
+                "another method"
+            )
         return self
 
     @property
@@ -261,14 +264,21 @@ class MergeConfig(_Strict):
         """Checks that there are experts, and no two of one name."""
         if not experts:
             raise ValueError(
-                "no experts given; name at least one, for example\n"
-                "experts:\n  mnist: {model: path/to/checkpoint, data: mnist}"
+                "no experts given; name at least one, for example "
+                "`experts: {mnist: {model: path/to/checkpoint, data: mnist}}`"
             )
         seen: dict[str, str] = {}
         for name in experts:
             key = unicodedata.normalize("NFC", name).casefold().strip()
             if not key:
-                raise ValueError("the name of an expert is empty")
+                raise ValueError(
+                    f"the name of an expert is empty, got {name!r}; name its task"
+                )
+            if not name.isprintable():
+                raise ValueError(
+                    f"the name {ascii(name)} of an expert holds characters that cannot "
+                    "be shown; use letters, digits and punctuation"
+                )
             if key in seen:
                 raise ValueError(f"{seen[key]!r} and {name!r} are one name twice")
             seen[key] = name

@@ -18,6 +18,7 @@ from rich.console import Console
 from adarank_jax import tree
 from experiments import starts
 from experiments.merge_config import MergeConfig
+from experiments.messages import printable
 from experiments.suite import Inputs
 
 
@@ -148,11 +149,11 @@ def show(plan: Plan, console: Console) -> None:
     found = f"{_some(plan.problems, 'problem')}, {_some(plan.warnings, 'warning')}"
     console.print(f"PLAN  {found}; nothing was changed", **_PLAIN)
     for heading, text in plan.lines:
-        console.print(f"{heading:<9} {text}", **_PLAIN)
+        console.print(f"{heading:<9} {printable(text)}", **_PLAIN)
     for warning in plan.warnings:
-        console.print(f"warning   {warning}", **_PLAIN)
+        console.print(f"warning   {printable(warning)}", **_PLAIN)
     for problem in plan.problems:
-        console.print(f"problem   {problem}", **_PLAIN)
+        console.print(f"problem   {printable(problem)}", **_PLAIN)
 
 
 def _some(things, name):

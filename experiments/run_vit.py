@@ -46,6 +46,7 @@ from experiments import (
 )
 from experiments import suite as suites
 from experiments.merge_config import EMBEDDED
+from experiments.messages import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,11 @@ def main(options: Options) -> None:
     if options.list_presets:
         results.show_presets(presets.all_presets(), results.table_console())
         return
-    config, run_dir = _configuration(options)
+    with cli.usage():
+        config, run_dir = _configuration(options)
+        run_folder.check_folder(run_dir)
 
     # Everything that can be refused is refused here, before anything is written.
-    run_folder.check_folder(run_dir)
     inputs = _check(config, may_fetch=not options.plan)
     if options.plan:
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
@@ -91,8 +93,9 @@ def main(options: Options) -> None:
     suites.refuse(inputs.problems)
     console = Console(stderr=True, highlight=False, markup=False)
     for warning in inputs.warnings:
-        console.print(f"warning: {warning}")
-    folder = RunFolder(run_dir, _decisive(config, inputs), options.restart)
+        console.print(f"warning: {printable(warning)}", soft_wrap=True)
+    with cli.usage():
+        folder = RunFolder(run_dir, _decisive(config, inputs), options.restart)
     folder.write_json("manifest.json", manifest.describe() | inputs.facts)
 
     # The table: bounds, static merges, adapted merges, in the order of the file.
@@ -120,7 +123,7 @@ def main(options: Options) -> None:
         exporting.write(suite, config, folder, merged, variables, comparison.rows)
     results.show(rows, suite.tasks, results.table_console())
     results.show_published(config.published, results.table_console())
-    console.print(f"Everything is in {folder.path}.")
+    console.print(f"Everything is in {printable(str(folder.path))}.")
 
 
 def _configuration(options):

@@ -179,7 +179,7 @@ def _line(error, places, name):
         return f"{where}: unknown key `{shown}`; {hint}There are {', '.join(fields)}."
     if error["type"] == "missing":
         return f"{where}: `{shown}` is missing."
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     if error["type"] == "value_error" or isinstance(error["input"], dict):
         return f"{where}: `{shown}`: {message}." if shown else f"{where}: {message}."
     return f"{where}: `{shown}` is {error['input']!r}: {message}."

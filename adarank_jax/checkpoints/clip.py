@@ -15,6 +15,7 @@ from adarank_jax.checkpoints import (
     clip_names,
     clip_sizes,
     clip_tensors,
+    containers,
     hub,
 )
 from adarank_jax.checkpoints.clip_names import Layout
@@ -131,8 +132,8 @@ def from_state(
     for tower in ("vision", "text"):
         if config[tower]:
             config[tower]["qkv"] = qkv
+    _check_finite(state, layout, towers, where)
     params = clip_tensors.to_params(state.tensors, layout, qkv, towers)
-    tree.check_finite(params, f"{where} ({', '.join(f.name for f in state.files)})")
     vision, scale = params.get("vision"), params.get("logit_scale")
     if from_base and vision is not None:
         vision["proj"] = np.array(_lent(base, where))
@@ -316,7 +317,7 @@ def _read_json(path):
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"`{path}` is no JSON file: {error}.") from error
+        raise ValueError(f"`{path}` is no JSON file: {error}; get it again.") from error
     if not isinstance(values, Mapping):
         raise ValueError(
             f"`{path}` must hold a JSON object, got {type(values).__name__}."
@@ -363,6 +364,17 @@ def _check_floating(tensors, layout, where):
             f"{where} has {len(lines)} weights that are no floating-point numbers of "
             "16 bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
         )
+
+
+def _check_finite(state, layout, towers, where):
+    """Refuses NaN and infinity, under the names of the file."""
+    wanted = {
+        name: containers.to_float32(state.tensors[name])
+        for entry in clip_names.entries(layout)
+        for name in entry.names
+        if entry.path.split("/")[0] in (*towers, "logit_scale")
+    }
+    tree.check_finite(wanted, f"{where} ({', '.join(f.name for f in state.files)})")
 
 
 _READERS = {

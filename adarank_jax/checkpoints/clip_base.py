@@ -25,7 +25,8 @@ def check_same_base(base: Any, expert: Any) -> list[str]:
         expert: another, read with the same `qkv`.
 
     Returns:
-        Warnings: the expert equals the base, or is stored with fewer bits.
+        Warnings: the expert equals the base, is stored with fewer bits, or holds
+        numbers of another order.
 
     Raises:
         ValueError: the sizes or the configurations differ, or the weights are too far
@@ -59,6 +60,17 @@ def check_same_base(base: Any, expert: Any) -> list[str]:
             f"{names[1]} is stored as {expert.layout.dtype} and the base {names[0]} as "
             f"{base.layout.dtype}: the task vector carries the noise of rounding."
         )
+    peaks = {path: (np.abs(one[path]).max(), np.abs(two[path]).max()) for path in one}
+    large = [
+        f"{path} ({its:.3g}, the base {own:.3g})"
+        for path, (own, its) in peaks.items()
+        if its > _LARGEST_GROWTH * max(own, 1e-3)
+    ]
+    if large:
+        warnings.append(
+            f"{names[1]} holds numbers more than {_LARGEST_GROWTH:,} times as large as "
+            f"those of the base {names[0]} in {', '.join(large[:3])}; is it damaged?"
+        )
     return warnings
 
 
@@ -75,9 +87,23 @@ def check_experts(base: Any, experts: Mapping[str, Any]) -> list[str]:
     Raises:
         ValueError: an expert does not come from the base.
     """
+    warnings = []
+    for expert in experts.values():
+        warnings += check_same_base(base, expert)
+    return warnings + find_twins(experts)
+
+
+def find_twins(experts: Mapping[str, Any]) -> list[str]:
+    """Compares experts with each other.
+
+    Args:
+        experts: each a `ClipCheckpoint`, by task.
+
+    Returns:
+        A warning for each expert that equals one before it.
+    """
     warnings, seen = [], {}
     for task, expert in experts.items():
-        warnings += check_same_base(base, expert)
         twin = seen.setdefault(_digest(expert.vision), task)
         if twin != task:
             warnings.append(
@@ -146,4 +172,5 @@ def _digest(params):
 _SIZES = ("width", "num_layers", "patch_size", "mlp_width", "output_size")
 _FIELDS = ("image_size", "num_heads", "activation", "layer_norm_epsilon", "pooling")
 _LETTERS = {(384, 12): "S", (768, 12): "B", (1024, 24): "L", (1280, 32): "H"}
-_BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+_LARGEST_GROWTH = 10_000
+_BITS = {"float16": 16, "bfloat16": 16, "mixed": 16, "float32": 32, "float64": 64}

@@ -291,7 +291,8 @@ _MEAN = [0.48145466, 0.4578275, 0.40821073]
 _STD = [0.26862954, 0.26130258, 0.27577711]
 _ACTIVATIONS = ("gelu", "quick_gelu")
 _REFUSED = {
-    "auto_map": "the model needs Python code from its repository, which is never run",
+    "auto_map": "the model needs Python code from its repository, which is never run; "
+    "take one of the library's own CLIP classes",
     "quantization_config": "the weights are quantised; dequantise them first",
 }
 _POOLS = {

@@ -229,7 +229,7 @@ def _check_names(tensors, layout, where):
     if missing or extra:
         raise ValueError(
             f"{where} looks like a {layout.model} of {layout.kind} with the prefix "
-            f"{layout.prefix!r}, but of its names "
+            f"{layout.prefix!r}, but its names do not fit: "
             + " and ".join(line for line in lines if not line.startswith("0 "))
             + "; save the state dict of one whole model and nothing else."
         )

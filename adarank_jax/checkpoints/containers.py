@@ -25,12 +25,14 @@ class StateDict(NamedTuple):
         format: ``"safetensors"`` or ``"torch"``.
         classes: names of the Python classes that a torch file mentions; none of them
             was imported.
+        warnings: what is odd about the files and stops nothing.
     """
 
     tensors: dict[str, np.ndarray]
     files: tuple[pathlib.Path, ...]
     format: str
     classes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_state(path: str | os.PathLike) -> StateDict:
@@ -59,21 +61,38 @@ def _read_file(path):
     """Reads one file by its content."""
     if formats.sniff(path) == "torch":
         read = torch_files.read_torch(path)
-        return StateDict(read.tensors, (path,), "torch", read.classes)
+        warnings = _misnamed(path, "torch", (".safetensors",))
+        return StateDict(read.tensors, (path,), "torch", read.classes, warnings)
     tensors = safetensors_files.read_tensors(path)
     if not tensors:
         raise ValueError(f"`{path}` holds no tensors; give the file of the weights.")
-    return StateDict(tensors, (path,), "safetensors")
+    warnings = _misnamed(path, "safetensors", (".pt", ".pth", ".bin"))
+    return StateDict(tensors, (path,), "safetensors", warnings=warnings)
+
+
+def _misnamed(path, kind, others):
+    """Warns of a file whose name says something else than its content."""
+    if path.suffix not in others:
+        return ()
+    return (
+        f"`{path}` is a {kind} file in spite of its name; it was read as what it is.",
+    )
 
 
 def _read_folder(folder):
     """Reads the checkpoint that a folder holds under its usual name."""
     present = sorted(entry.name for entry in folder.iterdir())
-    for name in _NAMES:
-        if name in present:
-            path = folder / name
-            _check_link(path, folder)
-            return _read_index(path) if name.endswith(".json") else _read_file(path)
+    found = [name for name in _NAMES if name in present]
+    if found:
+        path = folder / found[0]
+        _check_link(path, folder)
+        is_index = path.name.endswith(".json")
+        state = _read_index(path) if is_index else _read_file(path)
+        if len(found) == 1:
+            return state
+        left = ", ".join(found[1:])
+        warning = f"`{folder}` holds {found[0]}, which was read, and {left}, left out."
+        return state._replace(warnings=(*state.warnings, warning))
     if any(name.startswith(_ADAPTER) for name in present):
         raise ValueError(
             f"`{folder}` holds a LoRA adapter and no model: merge the adapter into its "
@@ -146,7 +165,7 @@ def _read_index(path):
             f"`{path}` names {len(names)} shards, {len(missing)} of them are missing; "
             "download them again.\n  " + "\n  ".join(missing)
         )
-    tensors, formats_read, classes, faults = {}, set(), set(), []
+    tensors, formats_read, classes, faults, warnings = {}, set(), set(), [], []
     for name, shard in shards.items():
         _check_link(shard, path.parent)
         state = _read_file(shard)
@@ -158,6 +177,7 @@ def _read_index(path):
         tensors |= state.tensors
         formats_read.add(state.format)
         classes |= set(state.classes)
+        warnings += state.warnings
     if faults:
         raise ValueError(
             f"`{path}` and its shards differ in {len(faults)} tensors; download all of "
@@ -168,6 +188,7 @@ def _read_index(path):
         (path, *shards.values()),
         "safetensors" if formats_read == {"safetensors"} else "torch",
         tuple(sorted(classes)),
+        tuple(warnings),
     )
 
 

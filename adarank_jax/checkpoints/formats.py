@@ -84,8 +84,11 @@ def check_exists(path: str | os.PathLike) -> None:
         missing = missing.parent
     there = sorted(os.listdir(missing.parent)) if missing.parent.is_dir() else []
     near = difflib.get_close_matches(missing.name, there, n=1, cutoff=0.5)
+    shown = ", ".join(there[:6]) + (", …" if len(there) > 6 else "") or "nothing"
     advice = (
-        f"did you mean `{missing.parent / near[0]}`?" if near else "check the path."
+        f"did you mean `{missing.parent / near[0]}`?"
+        if near
+        else f"`{missing.parent}` holds {shown}."
     )
     raise FileNotFoundError(f"There is no `{path}`; {advice}")
 

@@ -105,27 +105,32 @@ def _check_entry(name: str, entry: Any, path) -> tuple[int, int]:
     """Checks one entry of the header; returns its span in the data."""
     where = f"Tensor {name!r} of `{path}`"
     if not isinstance(entry, Mapping) or not entry.keys() >= _FIELDS:
-        raise ValueError(f"{where} must have the fields {sorted(_FIELDS)}.")
+        raise ValueError(f"{where} must have the fields {sorted(_FIELDS)}; {_AGAIN}")
     dtype, shape, span = (entry[field] for field in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPES:
         reason = (
             formats.DEQUANTISE
             if str(dtype).startswith(("F8", "F6", "F4"))
-            else f"expected one of {', '.join(DTYPES)}"
+            else f"expected one of {', '.join(DTYPES)}; convert it first"
         )
         raise ValueError(f"{where} has the dtype {str(dtype)[:20]!r}: {reason}.")
     if not (_are_counts(shape) and len(shape) <= 32):
-        raise ValueError(f"{where} must have a shape of integers >= 0, at most 32.")
+        raise ValueError(
+            f"{where} must have a shape of at most 32 integers >= 0, got "
+            f"{str(shape)[:80]}; {_AGAIN}"
+        )
     if not (_are_counts(span) and len(span) == 2 and span[0] <= span[1]):
-        raise ValueError(f"{where} must have offsets 0 <= begin <= end.")
+        raise ValueError(
+            f"{where} must have offsets 0 <= begin <= end, got {str(span)[:80]}; "
+            f"{_AGAIN}"
+        )
     if math.prod(size or 1 for size in shape) >= 1 << 48:
-        raise ValueError(f"{where} has the shape {tuple(shape)}; it is damaged.")
+        raise ValueError(f"{where} has the shape {tuple(shape)}; {_AGAIN}")
     needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
     if span[1] - span[0] != needed:
         raise ValueError(
             f"{where} of shape {tuple(shape)} and dtype {dtype} needs {needed:,} "
-            f"bytes, but its offsets {span} hold {span[1] - span[0]:,}; the file is "
-            "damaged."
+            f"bytes, but its offsets {span} hold {span[1] - span[0]:,}; {_AGAIN}"
         )
     return span[0], span[1]
 
@@ -147,7 +152,7 @@ def _check_layout(spans, size, path):
                 if begin < position
                 else f"leaves a hole of {begin - position:,} bytes after {last}"
             )
-            raise ValueError(f"Tensor {name!r} of `{path}` {fault}: it is damaged.")
+            raise ValueError(f"Tensor {name!r} of `{path}` {fault}; {_AGAIN}")
         position, last = end, f"{name!r}"
     if size < position:
         raise ValueError(
@@ -161,6 +166,7 @@ def _check_layout(spans, size, path):
         )
 
 
+_AGAIN = "the file is damaged: download or make it again."
 _FIELDS = {"dtype", "shape", "data_offsets"}
 DTYPES: dict[str, Any] = {
     "F64": np.float64,

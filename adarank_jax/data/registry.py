@@ -110,8 +110,8 @@ def get(name: str, profile: str = "official") -> DataSet:
         near = difflib.get_close_matches(_plain(name), names, 1)
         raise KeyError(
             f"There is no data set {name!r}"
-            + (f"; did you mean {names[near[0]]!r}?" if near else "")
-            + f" Known are {', '.join(_TABLES['official'])}."
+            + (f"; did you mean {names[near[0]]!r}" if near else "")
+            + f". Known are {', '.join(_TABLES['official'])}."
         )
     return _TABLES[profile][names[_plain(name)]]
 

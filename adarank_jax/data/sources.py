@@ -271,7 +271,8 @@ def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> lis
         raise ValueError(
             f"The classes of {name} are in another order than those of the head: "
             + "; ".join(moved[:5])
-            + ". Give the order with `Relabelled`, or choose the other head profile."
+            + ". Name them alike, or choose the other profile of prompts; in Python, "
+            "`Relabelled` gives them other numbers."
         )
     return list(range(len(found)))
 
