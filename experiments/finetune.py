@@ -34,7 +34,7 @@ from adarank_jax.data.batches import TaskBatches, Transformed
 from adarank_jax.models import clip_vision, heads
 from adarank_jax.models.heads import Head
 from adarank_jax.tree import Tree
-from experiments import cli, clip_suite, expert_folder, results, training, zero_shot
+from experiments import cli, clip_parts, expert_folder, results, training, zero_shot
 from experiments.finetune_inputs import Config, Inputs, check
 
 
@@ -98,7 +98,7 @@ def _head(
     base = inputs.base
     weight = zero_shot.cached_head(
         folder.path / "heads",
-        *clip_suite.embedder(base, base.state.files[0].parent),
+        *clip_parts.embedder(base, base.state.files[0].parent),
         inputs.wording.class_names,
         inputs.wording.templates,
         base.logit_scale,

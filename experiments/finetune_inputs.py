@@ -15,8 +15,8 @@ from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
 from adarank_jax.data.sources import NO_LABEL, Relabelled, labels_of, renumbering
 from adarank_jax.data.transforms import ClipTransform
-from experiments import clip_suite
-from experiments.clip_suite import Wording
+from experiments import clip_parts, task_heads
+from experiments.task_heads import Wording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +167,14 @@ def check(config: Config) -> Inputs:
         templates = templates or prompts.templates(key, config.prompts)
     source = _open_images(config, names)
     names = names or _own_names(config, source)
-    wording = Wording(tuple(names or ()), tuple(templates or clip_suite.TEMPLATES))
+    wording = Wording(tuple(names or ()), tuple(templates or task_heads.TEMPLATES))
     for template in wording.templates:
         prompts.fill(template, "")
     labels = _labels(config, source, wording, head)
     base = clip.read_clip(config.base, offline=config.offline)
     place = base.state.files[0].parent
     if head is None:
-        clip_suite.check_text(base, place)
+        clip_parts.check_text(base, place)
     else:
         features = base.config["vision"]["output_size"]
         rows = wording.class_names or None
@@ -183,7 +183,7 @@ def check(config: Config) -> Inputs:
         )
         head = head._replace(class_names=rows)
     _check_export(base)
-    transform = clip_suite.read_transform(base, place)
+    transform = clip_parts.read_transform(base, place)
     warnings = _warnings(labels, wording)
     return Inputs(base, transform, source, labels, wording, head, warnings)
 

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
-import numpy as np
 import tyro
 from rich.console import Console
 
