@@ -323,6 +323,7 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
     if found is None:
         raise ValueError("the inputs have problems; `check` lists them.")
     base, tasks = found.base, found.tasks
+    experts = [task.expert for task in tasks.values() if task.expert is not None]
     model = clip_vision.ClipVision(
         clip_vision.ClipVisionConfig(**base.config["vision"] | {"qkv": config.qkv})
     )
@@ -333,21 +334,20 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
         classify=heads.cosine_logits,
         is_decomposed=clip_vision.is_decomposed,
         pretrained=base.vision,
-        finetuned=[task.expert.vision for task in tasks.values()],
+        finetuned=[expert.vision for expert in experts],
         heads=_heads(config, found, folder.path / "heads"),
         images=[_ready(task.source, found.transform) for task in tasks.values()],
         labels=[task.labels for task in tasks.values()],
         base=base,
-        sources=[config.base, *(config.experts[name].model for name in tasks)],
+        sources=[base.source, *(expert.source for expert in experts)],
         class_names=[task_heads.class_names(t.head, t.wording) for t in tasks.values()],
     )
 
 
 def _ready(source, transform):
     """Transforms the images of a source, unless they are what the tower takes."""
-    return Transformed(
-        source, np.asarray if task_images.is_preprocessed(source) else transform
-    )
+    is_ready = task_images.is_preprocessed(source)
+    return Transformed(source, np.asarray if is_ready else transform)
 
 
 def _heads(config, found, cache):

@@ -230,9 +230,9 @@ def _times(config, inputs, sizes):
     total += svd if any(m.name == "adarank" for m in adapted) else 0.0
     return (
         f"roughly {_duration(total)}: SVD {_duration(svd)}, {len(adapted)} x "
-        f"{config.adaptation.num_steps:,} steps of {_duration(step)}, {rows} evaluations "
-        f"of {_duration(evaluation)} (from one product and one SVD timed here; reading "
-        "images is not counted)"
+        f"{config.adaptation.num_steps:,} steps of {_duration(step)}, {rows} "
+        f"evaluations of {_duration(evaluation)} (from one product and one SVD timed "
+        "here; reading images is not counted)"
     )
 
 

@@ -51,7 +51,7 @@ from experiments.messages import printable
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Merges experts by AdaRank; writes table, metrics, figures and the merged model."""
+    """Merges experts by AdaRank; writes table, metrics, figures and the model."""
 
     what: tyro.conf.Positional[tuple[str, ...]] = ()
     """A configuration in YAML, and single values of it: `my_merge.yaml seed=1`."""

@@ -74,11 +74,11 @@ def open_images(
     if data.npz is not None:
         formats.check_exists(data.npz.expanduser())
         source = NpzImages(data.npz.expanduser())
-    elif pathlib.Path(data.parquet).is_dir():
+    elif pathlib.Path(data.parquet or "").is_dir():
         files = parquet.find_files(data.parquet or "", data.split)
         source = parquet.ParquetImages(files)
     else:
-        repo, _, revision = data.parquet.partition("@")
+        repo, _, revision = (data.parquet or "").partition("@")
         source = parquet.from_hub(
             repo, data.split, revision=revision or None, offline=offline
         )
