@@ -88,7 +88,7 @@ def check_exists(path: str | os.PathLike) -> None:
     advice = (
         f"did you mean `{missing.parent / near[0]}`?"
         if near
-        else f"`{missing.parent}` holds {shown}."
+        else f"`{missing.parent}` holds {shown}; check the path."
     )
     raise FileNotFoundError(f"There is no `{path}`; {advice}")
 

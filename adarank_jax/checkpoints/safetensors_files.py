@@ -116,7 +116,7 @@ def _check_entry(name: str, entry: Any, path) -> tuple[int, int]:
         raise ValueError(f"{where} has the dtype {str(dtype)[:20]!r}: {reason}.")
     if not (_are_counts(shape) and len(shape) <= 32):
         raise ValueError(
-            f"{where} must have a shape of at most 32 integers >= 0, got "
+            f"{where} must have a shape of integers >= 0, at most 32, got "
             f"{str(shape)[:80]}; {_AGAIN}"
         )
     if not (_are_counts(span) and len(span) == 2 and span[0] <= span[1]):

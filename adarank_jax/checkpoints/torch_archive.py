@@ -99,7 +99,8 @@ def _check_member(member, where):
     ):
         raise ValueError(
             f"{where} is compressed or of two sizes ({member.compress_size:,} and "
-            f"{member.file_size:,} bytes), which `torch.save` never writes; do not use it."
+            f"{member.file_size:,} bytes), which `torch.save` never writes; do not use "
+            "it."
         )
     if member.flag_bits & ~0x0808:
         raise ValueError(f"{where} has the flags {member.flag_bits:#x}: not read.")
