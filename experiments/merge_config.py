@@ -35,6 +35,21 @@ Adaptation = pydantic.dataclasses.dataclass(
 )
 
 
+def data_from_text(text: str) -> dict[str, str]:
+    """Tells what a bare string says of images: a registered data set, or a path.
+
+    Args:
+        text: of the configuration.
+
+    Examples:
+        >>> data_from_text("cars"), data_from_text("./cars")
+        ({'dataset': 'cars'}, {'folder': './cars'})
+    """
+    if text.endswith(".npz"):
+        return {"npz": text}
+    return {"folder" if "/" in text or "." in text else "dataset": text}
+
+
 class Data(_Strict):
     """Where the images of a task come from: exactly one of the first four.
 
@@ -64,11 +79,7 @@ class Data(_Strict):
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         """Takes a bare string as the name of a registered data set or as a path."""
-        if not isinstance(value, str):
-            return value
-        if value.endswith(".npz"):
-            return {"npz": value}
-        return {"folder" if "/" in value or "." in value else "dataset": value}
+        return data_from_text(value) if isinstance(value, str) else value
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> "Data":

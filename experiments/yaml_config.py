@@ -12,7 +12,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from experiments.merge_config import MergeConfig
+from experiments.merge_config import MergeConfig, data_from_text
 
 Place = Mapping[tuple[str | int, ...], str]
 """Where the value at each path of keys was written."""
@@ -54,27 +54,57 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], Place]:
     Raises:
         ValueError: it is no mapping, or has aliases, tags or keys twice.
     """
-    try:
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(
-                    f"{name}:{_mark(event.start_mark)}: aliases (*{event.anchor}) are "
-                    "not supported; write the value out."
-                )
-        node = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
-        where = f"{name}:{_mark(mark)}" if mark else name
-        raise ValueError(f"{where}: not valid YAML: {problem}.") from error
-    except RecursionError as error:
-        raise ValueError(f"{name}: nested too deeply.") from error
+    node = _compose(text, name)
     if not isinstance(node, yaml.MappingNode):
         raise ValueError(
             f"{name}: expected a mapping with the keys {', '.join(_fields())}."
         )
     places: dict[tuple[str | int, ...], str] = {}
     return _plain(node, (), places, name), places
+
+
+def _compose(text, name):
+    """Reads YAML to nodes, which know their places."""
+    try:
+        return yaml.compose(text, _Loader)
+    except _UnsupportedError as error:
+        raise ValueError(
+            f"{name}:{_mark(error.problem_mark)}: {error.problem}."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        where = f"{name}:{_mark(mark)}" if mark else name
+        raise ValueError(f"{where}: not valid YAML: {problem}.") from error
+
+
+class _UnsupportedError(yaml.MarkedYAMLError):
+    """Valid YAML that a configuration may not have."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, unusual tags and deep nesting while it reads."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        """Builds one node and all below it."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            problem = (
+                f"aliases (*{event.anchor}) are not supported; write the value out"
+            )
+            raise _UnsupportedError(problem=problem, problem_mark=event.start_mark)
+        if self.depth > _DEEPEST:
+            problem = f"nested more than {_DEEPEST} levels deep"
+            raise _UnsupportedError(problem=problem, problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node is not None and node.tag not in _TAGS[type(node)]:
+            problem = f"tag {node.tag!r} is not supported; write a plain value"
+            raise _UnsupportedError(problem=problem, problem_mark=node.start_mark)
+        return node
 
 
 def validate(
@@ -108,8 +138,6 @@ def validate(
 def _plain(node, path, places, name):
     """Builds plain values from a YAML node, and notes their places."""
     places[path] = f"{name}:{_mark(node.start_mark)}"
-    if not node.tag.startswith("tag:yaml.org,2002:"):
-        raise ValueError(f"{places[path]}: tag {node.tag!r} is not supported.")
     if isinstance(node, yaml.SequenceNode):
         return [_plain(n, (*path, i), places, name) for i, n in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -126,10 +154,8 @@ def _plain(node, path, places, name):
         return values
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{places[path]}: tag {node.tag!r} is not supported.") from (
-            error
-        )
+    except ValueError as error:  # a date that is none
+        raise ValueError(f"{places[path]}: {node.value!r}: {error}.") from error
 
 
 def _override(values, places, override):
@@ -140,15 +166,17 @@ def _override(values, places, override):
             f"`{override}` is neither a file nor `dotted.key=value`, for example "
             "`method.coefficient=0.3`."
         )
-    try:
-        value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
-        raise ValueError(f"`{override}`: the value is not valid YAML.") from error
+    name = f"`{override}`"
+    node = _compose(text, name)
+    value = None if node is None else _plain(node, (), {}, name)
     *branches, last = dotted.split(".")
-    node = values
+    if not all((*branches, last)):
+        raise ValueError(f"`{override}`: a key is empty in `{dotted}`.")
+    place, node = f"command line, {override}", values
     for i, key in enumerate(branches):
-        if isinstance(node.get(key), str):  # a name that stands for a mapping
-            node[key] = {_SHORT.get(key, "model"): node[key]}
+        places.setdefault((*branches[: i + 1],), place)
+        if isinstance(node.get(key), str) and key in _SHORT:
+            node[key] = _SHORT[key](node[key])
         if node.get(key) is None:
             node[key] = {}
         node = node[key]
@@ -160,7 +188,7 @@ def _override(values, places, override):
     path = (*branches, last)
     for old in [old for old in places if old[: len(path)] == path]:
         del places[old]
-    places[path] = places[(*path, _KEY)] = f"command line, {override}"
+    places[path] = places[(*path, _KEY)] = place
 
 
 def _line(error, places, name):
@@ -182,7 +210,9 @@ def _line(error, places, name):
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     if error["type"] == "value_error" or isinstance(error["input"], dict):
         return f"{where}: `{shown}`: {message}." if shown else f"{where}: {message}."
-    return f"{where}: `{shown}` is {error['input']!r}: {message}."
+    given = repr(error["input"])
+    given = given if len(given) <= 80 else f"{given[:80]}…"
+    return f"{where}: `{shown}` is {given}: {message}."
 
 
 def _fields(path=()):
@@ -233,5 +263,13 @@ def _names(folder):
 
 
 _KEY = "\0key"
-_LARGEST = 1_000_000
-_SHORT = {"method": "name", "data": "dataset"}
+_LARGEST = 300_000
+_DEEPEST = 20
+_SCALARS = ("str", "int", "float", "bool", "null", "timestamp")
+_TAGS = {
+    yaml.ScalarNode: {f"tag:yaml.org,2002:{kind}" for kind in _SCALARS},
+    yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
+    yaml.MappingNode: {"tag:yaml.org,2002:map"},
+}
+_SHORT = {"method": lambda name: {"name": name}, "data": data_from_text}
+"""What a mapping is, for which a name may stand."""
