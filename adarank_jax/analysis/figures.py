@@ -32,7 +32,8 @@ def task_bars(
     for i, (row, value, colour) in enumerate(zip(rows, values, colours, strict=True)):
         places = np.arange(len(groups)) + (i - (len(rows) - 1) / 2) * width
         axes.bar(places, 100 * value, width, color=colour, label=row["label"])
-    axes.set_xticks(np.arange(len(groups)), groups)
+    # The name of a task may hold dollar signs, which are no formula.
+    axes.set_xticks(np.arange(len(groups)), groups, parse_math=False)
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy on test images, %")
     axes.spines[["top", "right"]].set_visible(False)
@@ -69,7 +70,8 @@ def rank_map(
         )
         panel.set_title(kind, fontsize=9)
         panel.set_xticks(range(len(blocks)), [block.split("_")[-1] for block in blocks])
-        panel.set_yticks(range(len(tasks)), tasks if panel is panels[0] else [])
+        shown = tasks if panel is panels[0] else [""] * len(tasks)
+        panel.set_yticks(range(len(tasks)), shown, parse_math=False)
         panel.set_xlabel("block")
         for (i, j), share in np.ndenumerate(shares):
             ink = "black" if share > 0.5 else "white"
