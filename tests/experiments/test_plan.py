@@ -61,10 +61,10 @@ def test_plan_says_what_has_to_be_fetched(planned, tmp_path):
     assert "48 matrices" in lines["model"]
     assert "MNIST 10,000" in lines["images"]
     assert "next" in lines
-    fetched = [text for text in described.warnings if "will be fetched" in text]
-    assert any(text.startswith(f"base: {config.base}") for text in fetched)
-    for name in config.task_names:
-        assert any(text.startswith(f"experts.{name}.data") for text in fetched)
+    fetched = lines["fetch"].removeprefix("from the Hub: ").split(", ")
+    assert fetched[0] == config.base
+    assert {config.experts[name].model for name in config.task_names} <= {*fetched}
+    assert len(fetched) == 1 + 2 * len(config.task_names)
 
 
 def test_plan_without_a_network_lists_everything_that_is_missing(planned, tmp_path):
@@ -72,5 +72,5 @@ def test_plan_without_a_network_lists_everything_that_is_missing(planned, tmp_pa
     described = plan.describe(config, inputs, tmp_path / "run")
     assert "294,912 logits" in dict(described.lines)["masks"]
     assert "next" not in dict(described.lines)
-    assert len(described.problems) == 1 + len(config.task_names)
+    assert len(described.problems) == 1 + 2 * len(config.task_names)
     assert "not in the cache" in described.problems[0]
