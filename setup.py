@@ -41,6 +41,7 @@ setup(
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "prepare": ["importlib-resources>=6", "tensorflow-cpu>=2.21,<3"],
         "suite": SUITE,
         "test": SUITE + TEST,
         "dev": SUITE + TEST + DEV,
