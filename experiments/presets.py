@@ -141,12 +141,12 @@ def _row(stem, method, values, num_tasks, size):
             }
         }
         settings = "the authors' configuration"
-        if (num_tasks, origin, size.settings) == (20, "task_arithmetic", "vit-l14"):
-            settings += ", whose two values look exchanged"
         if size.settings not in stem:
             settings += f" for {size.settings}; none is published for this model"
         elif is_fusion_bench:
             settings += " for these models in the TA/TALL league"
+        if (num_tasks, origin, size.settings) == (20, "task_arithmetic", "vit-l14"):
+            settings += "; its two values look exchanged"
     elif method.endswith("adamerging"):
         chosen = {"name": "adamerging", "objective": "entropy"}
         steps = 1_000 if is_fusion_bench else 500
