@@ -16,7 +16,14 @@ import numpy as np
 
 from adarank_jax import tree
 from adarank_jax.adaptation.run_folder import RunFolder
-from adarank_jax.checkpoints import clip, clip_base, containers, hub, recipe
+from adarank_jax.checkpoints import (
+    clip,
+    clip_base,
+    containers,
+    export,
+    hub,
+    recipe,
+)
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.checkpoints.head_files import HeadFile
 from adarank_jax.data import registry
@@ -98,6 +105,9 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
         needs_text = any(task.head is None for task in tasks.values())
         if needs_text:
             log.attempt("base", lambda: clip_parts.check_text(base, folder))
+        if config.export.enabled:
+            both = config.export.open_clip
+            log.attempt("export", lambda: export.check_base(base, both))
     found = None
     if base is not None and transform is not None:
         found = ClipInputs(base, folder, tasks, transform)

@@ -54,7 +54,7 @@ def write(
     added["README.md"] = text.encode()
     added["merge.yaml"] = _yaml(config).encode()
     export.write_model(
-        folder.path / "export",
+        folder.path / FOLDER,
         suite.base,
         merged,
         heads,
@@ -155,3 +155,7 @@ def _yaml(config):
     """Writes a configuration so that `run_vit` reads the same one back."""
     values = config.model_dump(mode="json", exclude_none=True, exclude={"run_dir"})
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+FOLDER = "export"
+"""Name of the exported model in the folder of a run."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from adarank_jax.checkpoints import clip, export, head_files, model_files
+from adarank_jax.checkpoints import clip, export, head_files
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.data import loading, parquet, prompts, registry
 from adarank_jax.data.folders import ImageFolder
@@ -182,7 +182,7 @@ def check(config: Config) -> Inputs:
             head.weight, head.bias, rows, features, f"`{config.head}`"
         )
         head = head._replace(class_names=rows)
-    _check_export(base)
+    export.check_base(base)
     transform = clip_parts.read_transform(base, place)
     warnings = _warnings(labels, wording)
     return Inputs(base, transform, source, labels, wording, head, warnings)
@@ -295,10 +295,3 @@ def _warnings(labels, wording):
     if not absent:
         return []
     return [f"there is no image of {len(absent)} class(es), for example {absent[:3]}."]
-
-
-def _check_export(base):
-    """Finds out, before training, whether a model like the base can be written."""
-    export.hugging_face_state(base, base.vision)
-    model_files.config(base)
-    model_files.beside(base)

@@ -318,6 +318,12 @@ class MergeConfig(_Strict):
         return self
 
     @property
+    def decisive(self) -> dict[str, Any]:
+        """All that decides the numbers of a run, as plain values."""
+        elsewhere = {"data_dir", "run_dir", "offline", "export", "published"}
+        return self.model_dump(mode="json", exclude=elsewhere)
+
+    @property
     def task_names(self) -> tuple[str, ...]:
         """Tasks to merge, in the order of every list of a run."""
         return self.tasks if self.tasks is not None else tuple(self.experts)

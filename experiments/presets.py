@@ -8,12 +8,12 @@ was taken instead. Two leagues of checkpoints, never to be mixed in one table:
 * FusionBench: the `tanganke/*` checkpoints, heads of the `fusion_bench` prompts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from adarank_jax.data import registry
-from experiments import lookup
-from experiments.merge_config import EMBEDDED
+from experiments import lookup, yaml_config
+from experiments.merge_config import EMBEDDED, MergeConfig
 
 TALL = "TA/TALL"
 FUSION_BENCH = "FusionBench"
@@ -38,6 +38,28 @@ def get(name: str) -> Preset:
         KeyError: there is no such preset; the message has the nearest.
     """
     return lookup.nearest("preset", name, all_presets())
+
+
+def configure(name: str, overrides: Sequence[str] = ()) -> MergeConfig:
+    """Builds the configuration of a preset, with single values changed.
+
+    A run with other settings than the seed is no longer the published row, so it loses
+    the number.
+
+    Args:
+        name: of the preset.
+        overrides: ``dotted.key=value``.
+
+    Raises:
+        KeyError: there is no such preset; the message has the nearest.
+        ValueError: a value does not fit.
+    """
+    values, where = get(name).values, f"preset {name}"
+    published = yaml_config.validate(values, {}, (), where)
+    config = yaml_config.validate(values, {}, overrides, where)
+    if config.decisive | {"seed": 0} == published.decisive | {"seed": 0}:
+        return config
+    return config.model_copy(update={"published": None})
 
 
 def all_presets() -> dict[str, Preset]:

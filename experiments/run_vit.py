@@ -28,7 +28,7 @@ from adarank_jax.adaptation.objectives import OBJECTIVES
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.adaptation.step import Batch
 from adarank_jax.analysis import figures, ranks
-from adarank_jax.checkpoints import files
+from adarank_jax.checkpoints import export, files
 from adarank_jax.core import masks, merge
 from adarank_jax.core.merge import Variables
 from adarank_jax.data.batches import TaskBatches
@@ -84,6 +84,7 @@ def main(options: Options) -> None:
     with cli.usage():
         config, run_dir = _configuration(options)
         run_folder.check_folder(run_dir)
+        export.check_target(run_dir / exporting.FOLDER)
 
     # Everything that can be refused is refused here, before anything is written.
     inputs = _check(config, may_fetch=not options.plan)
@@ -139,8 +140,7 @@ def _configuration(options):
         config = yaml_config.read_config(pathlib.Path(given[0]), overrides)
     else:
         name = options.preset
-        values = presets.get(name).values
-        config = yaml_config.validate(values, {}, overrides, f"preset {name}")
+        config = presets.configure(name, overrides)
     run_dir = options.run_dir or config.run_dir or pathlib.Path("runs") / name
     return config, run_dir
 
@@ -151,19 +151,20 @@ def _check(config, may_fetch):
         inputs = embedded_suite.check(config)
     else:
         inputs = clip_suite.check(config, may_fetch)
-    try:
-        parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
-    except ValueError as error:
-        inputs = inputs._replace(problems=[*inputs.problems, str(error)])
-    return inputs
+    problems = list(inputs.problems)
+    if any(method.is_adapted for method in (*config.compare, config.method)):
+        try:
+            parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
+        except ValueError as error:
+            problems.append(str(error))
+    return inputs._replace(problems=problems)
 
 
 def _decisive(config, inputs):
     """Lists, as plain values, all that decides the numbers of a row."""
-    elsewhere = {"data_dir", "run_dir", "offline", "export", "published"}
     return {
         "version": adarank_jax.__version__,
-        "merge": config.model_dump(mode="json", exclude=elsewhere),
+        "merge": config.decisive,
         "inputs": inputs.facts,
     }
 

@@ -116,6 +116,25 @@ def write_model(
     return target
 
 
+def check_base(base: ClipCheckpoint, with_open_clip: bool = False) -> None:
+    """Checks, before any work, that a model like its base can be written.
+
+    Args:
+        base: checkpoint that will be exported with another image tower.
+        with_open_clip: the files of open_clip will be written as well.
+
+    Raises:
+        ValueError: a library has no such model, or a file beside the base is a link
+            that leads elsewhere.
+    """
+    hugging_face_state(base, base.vision)
+    model_files.config(base)
+    model_files.beside(base)
+    if with_open_clip:
+        _open_clip_state(base, base.vision)
+        model_files.open_clip_config(base)
+
+
 def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarray]:
     """Puts an image tower into the state dict of a class of transformers.
 

@@ -110,3 +110,12 @@ def test_documentation_lists_every_preset_with_its_number():
         ):
             assert cell == ("" if value is None else f"{value:g}")
         assert cells[6] == found.published.settings
+
+
+def test_preset_with_other_settings_has_no_published_number():
+    name = "vit-b32-8-cart-adarank"
+    assert presets.configure(name).published.mean == 89.2
+    for kept in ("data_dir=/data", "seed=1"):
+        assert presets.configure(name, [kept]).published.mean == 89.2
+    for changed in ("method.coefficient=2.0", "tasks=[Cars,DTD]"):
+        assert presets.configure(name, [changed]).published is None
