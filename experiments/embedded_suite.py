@@ -68,21 +68,22 @@ def check(config: MergeConfig) -> Inputs:
 
 
 def _build(names: Sequence[str], folder: RunFolder) -> Suite:
-    """Loads the suite; keeps the base in the folder, as transformers would save it."""
-    return load(names, base=folder.path / "base")
+    """Loads the suite; keeps base and experts in the folder, as checkpoints."""
+    return load(names, checkpoints=folder.path)
 
 
 def load(
     names: Sequence[str] = (),
     assets: pathlib.Path = ASSETS,
-    base: pathlib.Path | None = None,
+    checkpoints: pathlib.Path | None = None,
 ) -> Suite:
     """Loads weights and renders test images.
 
     Args:
         names: of the tasks; empty for all.
         assets: folder that `experiments.make_embedded` wrote.
-        base: folder to write the base to as a checkpoint; None not to write it.
+        checkpoints: folder that gets base and experts as transformers saves them, so
+            that a merge can be exported and made again; None to write nothing.
 
     Raises:
         FileNotFoundError: a file of the assets is missing.
@@ -103,10 +104,13 @@ def load(
     directions, scale = read("heads"), manifest["logit_scale"]
     tests = [embedded_tasks.render(name, "test") for name in names]
     pretrained = read("pretrained")
-    checkpoint = None
-    if base is not None:
-        write_checkpoint(base, pretrained, manifest["model"])
-        checkpoint = clip.read_clip(str(base))
+    finetuned = [read(name) for name in names]
+    base, sources = None, ["embedded", *(f"embedded/{name}" for name in names)]
+    if checkpoints is not None:
+        places = [checkpoints / "base", *(checkpoints / "experts" / n for n in names)]
+        for place, params in zip(places, [pretrained, *finetuned], strict=True):
+            write_checkpoint(place, params, manifest["model"])
+        base, sources = clip.read_clip(str(places[0])), [*map(str, places)]
     return Suite(
         name="embedded",
         tasks=names,
@@ -114,12 +118,12 @@ def load(
         classify=heads.cosine_logits,
         is_decomposed=clip_vision.is_decomposed,
         pretrained=pretrained,
-        finetuned=[read(name) for name in names],
+        finetuned=finetuned,
         heads=[heads.make_head(directions[name], scale) for name in names],
         images=[transforms.normalise(images) for images, _ in tests],
         labels=[labels for _, labels in tests],
-        base=checkpoint,
-        sources=["embedded", *(f"embedded/{name}" for name in names)],
+        base=base,
+        sources=sources,
         class_names=[_class_names(name) for name in names],
     )
 

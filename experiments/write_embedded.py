@@ -38,15 +38,12 @@ def main(config: Config) -> None:
     """Writes everything, whole or not at all."""
     if config.out.exists():
         raise FileExistsError(f"`{config.out}` is there already; choose another --out.")
-    suite = embedded_suite.load(config.tasks)
-    model = embedded_suite.read_manifest()["model"]
     experts = {}
     with folders.whole_folder(config.out) as new:
-        embedded_suite.write_checkpoint(new / "base", suite.pretrained, model)
-        for name, params, head, names in zip(
-            suite.tasks, suite.finetuned, suite.heads, suite.class_names, strict=True
+        suite = embedded_suite.load(config.tasks, checkpoints=new)
+        for name, head, names in zip(
+            suite.tasks, suite.heads, suite.class_names, strict=True
         ):
-            embedded_suite.write_checkpoint(new / "experts" / name, params, model)
             head_files.write_head(
                 new / "heads" / f"{name}.safetensors",
                 exporting.weight(head),

@@ -223,7 +223,7 @@ def _dotted(values, prefix=""):
 
 
 _FOLDERS = (
-    *("adapted", "base", "checkpoints", "export", "factors"),
-    *("figures", "heads", "pretraining"),
+    *("adapted", "base", "checkpoints", "experts", "export"),
+    *("factors", "figures", "heads", "pretraining"),
 )
 _FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")

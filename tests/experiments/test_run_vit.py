@@ -8,7 +8,7 @@ import pytest
 from adarank_jax import mergers, tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge, task_vectors
-from experiments import embedded_suite, run_vit, starts
+from experiments import embedded_suite, rebuild, run_vit, starts
 from experiments.merge_config import Method
 
 TASKS = ("mnist", "shapes")
@@ -71,6 +71,21 @@ def test_run_writes_a_merged_model_of_the_pretrained_shape(finished):
     merged = files.read(finished / "merged.safetensors")
     pretrained = embedded_suite.load(TASKS[:1]).pretrained
     tree.check_same(merged, pretrained, ("merged", "pretrained"))
+
+
+def test_export_is_made_again_from_what_the_run_keeps(finished, tmp_path):
+    rebuild.main(
+        rebuild.Config(
+            recipe=finished / "export" / "recipe.safetensors",
+            base=str(finished / "base"),
+            experts=tuple(f"{task}={finished / 'experts' / task}" for task in TASKS),
+            out=tmp_path / "again",
+        )
+    )
+    ours = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert ours == (finished / "export" / "model.safetensors").read_bytes()
+    card = (finished / "export" / "README.md").read_text()
+    assert str(finished / "experts" / "mnist") in card
 
 
 def test_run_leaves_metrics_of_every_adaptation(finished):
