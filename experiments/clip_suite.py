@@ -21,6 +21,7 @@ from adarank_jax.checkpoints import (
     clip_base,
     containers,
     export,
+    files,
     hub,
     recipe,
 )
@@ -114,7 +115,7 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
     return Inputs(
         problems=log.problems,
         warnings=log.warnings,
-        facts=_facts(config, base, tasks),
+        facts=_facts(config, base, tasks) | _preparation(transform, folder),
         shapes=_shapes(config, base),
         num_images={
             name: _num_images(config, name, task) for name, task in tasks.items()
@@ -276,6 +277,22 @@ def _facts(config, base, tasks):
     }
 
 
+def _preparation(transform, folder):
+    """Lists, as plain values, how images and texts are turned to numbers."""
+    tokenizer = None if folder is None else folder / "tokenizer.json"
+    is_there = tokenizer is not None and tokenizer.is_file()
+    return {
+        "preprocessing": None if transform is None else _plain(transform),
+        "tokenizer": files.digest(tokenizer) if is_there else None,
+    }
+
+
+def _plain(transform):
+    """Turns a transform to values that YAML reads back equal."""
+    values = dataclasses.asdict(transform)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
 def _origin(checkpoint):
     """Says where a checkpoint is from and what its image tower is."""
     return {
@@ -285,6 +302,7 @@ def _origin(checkpoint):
         "sha256": recipe.digest(checkpoint.vision),
         "text_sha256": checkpoint.text and recipe.digest(checkpoint.text),
         "config": checkpoint.config["vision"],
+        "text_config": checkpoint.text and checkpoint.config["text"],
         "from_base": list(checkpoint.from_base),
     }
 

@@ -47,6 +47,10 @@ def check(config: MergeConfig) -> Inputs:
             problems.append(error.args[0])
     if config.qkv != "fused":
         problems.append("`qkv` must be fused for the embedded suite, its only layout.")
+    if config.export.open_clip:
+        problems.append(
+            "`export.open_clip` needs a text tower, and the embedded base has none."
+        )
     model = _model(manifest)
     side = model.config.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)

@@ -16,6 +16,9 @@ from experiments import lookup
 EMBEDDED = "embedded"
 """The base whose weights and images come with the package."""
 
+LEAGUES = {"TA/TALL": "official", "FusionBench": "fusion_bench"}
+"""Profile of class names and prompts that the checkpoints of a league belong to."""
+
 _DEFAULT_ORIGINS = {"adarank": "cart", "adamerging": "task_arithmetic"}
 
 BOUNDS = ("pretrained", "individual")
@@ -48,6 +51,15 @@ def data_from_text(text: str) -> dict[str, str]:
     if text.endswith(".npz"):
         return {"npz": text}
     return {"folder" if "/" in text or "." in text else "dataset": text}
+
+
+_PLACES = {
+    "dataset": ("source", "on_bad_image"),
+    "folder": ("on_bad_image",),
+    "npz": (),
+    "parquet": ("split",),
+}
+"""Options of each place that images come from."""
 
 
 class Data(_Strict):
@@ -83,14 +95,24 @@ class Data(_Strict):
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> "Data":
-        """Checks that one place is named."""
-        places = ("dataset", "folder", "npz", "parquet")
-        named = [place for place in places if getattr(self, place) is not None]
+        """Checks that one place is named, with no option of another."""
+        named = [place for place in _PLACES if getattr(self, place) is not None]
         if len(named) != 1:
             raise ValueError(
-                f"name exactly one of {', '.join(places)}, got {named or 'none'}"
+                f"name exactly one of {', '.join(_PLACES)}, got {named or 'none'}"
             )
+        wrong = sorted(self.model_fields_set - {named[0], *_PLACES[named[0]]})
+        wrong = [name for name in wrong if getattr(self, name) is not None]
+        if wrong:
+            raise ValueError(f"{named[0]} has no {' and no '.join(wrong)}")
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _own(self, handler: Any) -> dict[str, Any]:
+        """Writes only the options that the place has, so that they can be read back."""
+        values = handler(self)
+        (place,) = [name for name in _PLACES if values.get(name) is not None]
+        return {name: values[name] for name in (place, *_PLACES[place])}
 
 
 class Expert(_Strict):
@@ -122,6 +144,8 @@ class Expert(_Strict):
             raise ValueError(
                 f"`classes` must name at least two classes, got {len(self.classes)}"
             )
+        if self.head is not None and self.templates is not None:
+            raise ValueError("`templates` build a head, but `head` is given; drop one")
         for template in self.templates or ():
             if template.count("{}") != 1:
                 raise ValueError(f"`templates` need one {{}} each, got {template!r}")
@@ -306,6 +330,14 @@ class MergeConfig(_Strict):
                     f"`experts.{name}` must "
                     + ("say model and data" if expert is None else "be empty")
                     + f" with base {self.base!r}"
+                )
+        if self.published is not None:
+            expected = LEAGUES.get(self.published.league, self.prompts)
+            if self.prompts != expected:
+                raise ValueError(
+                    f"`prompts` must be {expected} for checkpoints of the league "
+                    f"{self.published.league}, got {self.prompts}; heads of the other "
+                    "league would judge them by other classes"
                 )
         tasks = self.tasks if self.tasks is not None else tuple(self.experts)
         if not tasks or len(set(tasks)) != len(tasks):

@@ -15,8 +15,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from adarank_jax import tree
-from experiments import starts
+from experiments import sizes, starts
 from experiments.merge_config import MergeConfig
 from experiments.messages import printable
 from experiments.suite import Inputs
@@ -34,67 +33,6 @@ class Plan(NamedTuple):
     problems: list[str]
     warnings: list[str]
     lines: list[tuple[str, str]]
-
-
-class Sizes(NamedTuple):
-    """What a run of one configuration counts.
-
-    Attributes:
-        num_tasks: experts.
-        parameters: of one model.
-        matrices: that are decomposed, of one model.
-        logits: mask logits of all tasks.
-        factors: bytes of the singular vectors and values of all tasks.
-        dense: bytes of the task vectors that are not decomposed, of all tasks.
-        step_flops: of one optimiser step, forward and backward.
-        image_flops: of the forward pass of one image.
-        svd_flops: of the decomposition, in units of rows x cols x rank.
-    """
-
-    num_tasks: int
-    parameters: int
-    matrices: int
-    logits: int
-    factors: int
-    dense: int
-    step_flops: float
-    image_flops: float
-    svd_flops: float
-
-
-def count(config: MergeConfig, inputs: Inputs) -> Sizes:
-    """Counts tensors, bytes and operations from shapes alone.
-
-    Args:
-        config: of the run.
-        inputs: with shapes.
-    """
-    flat = tree.flatten(inputs.shapes)
-    decomposed = [x.shape for k, x in flat.items() if inputs.is_decomposed(k, x)]
-    tasks = len(config.task_names)
-    is_masked = config.method.name == "adarank"
-    is_leading = is_masked and starts.get(config.method).is_decorrelated
-    ranks = [min(shape) // (tasks if is_leading else 1) or 1 for shape in decomposed]
-    places = [(m, n, r) for (m, n), r in zip(decomposed, ranks, strict=True)]
-    parameters = sum(int(np.prod(x.shape)) for x in flat.values())
-    inside = sum(m * n for m, n in decomposed)
-    tokens = flat["positional_embedding"].shape[0]
-    # A product of every token with every block kernel, and attention between tokens.
-    outputs = [x.shape[1] for k, x in flat.items() if k.endswith("out_proj/kernel")]
-    image_flops = 2.0 * tokens * inside + 4.0 * tokens**2 * sum(outputs)
-    batch = config.adaptation.batch_size * tasks
-    merge_flops = sum(6.0 * tasks * r * m * n for m, n, r in places)
-    return Sizes(
-        num_tasks=tasks,
-        parameters=parameters,
-        matrices=len(decomposed),
-        logits=sum(tasks * r for _, _, r in places),
-        factors=4 * sum(tasks * r * (m + n + 1) for m, n, r in places),
-        dense=4 * tasks * (parameters - inside),
-        step_flops=3.0 * batch * image_flops + merge_flops,
-        image_flops=image_flops,
-        svd_flops=sum(float(tasks) * m * n * min(m, n) for m, n, _ in places),
-    )
 
 
 def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan:
@@ -125,11 +63,11 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
         ("layout", f"query, key and value {config.qkv}; prompts {config.prompts}"),
     ]
     if inputs.num_images:
-        sizes = [
+        counts = [
             f"{name} {number:,}" if number else f"{name} ?"
             for name, number in inputs.num_images.items()
         ]
-        lines.append(("images", " · ".join(sizes)))
+        lines.append(("images", " · ".join(counts)))
     if config.published is not None:
         mean = config.published.mean
         number = "no number" if mean is None else f"{mean:.1f} %"
@@ -163,19 +101,33 @@ def _some(things, name):
 
 def _needs(config, inputs, run_dir, warnings):
     """Lists matrices, memory, disk and time, and warns of what does not fit."""
-    sizes = count(config, inputs)
+    chosen = sizes.count(config, inputs)
+    every = {m: sizes.count(config, inputs, m) for m in sizes.methods(config)}
     devices = jax.local_devices()
-    whole = 4 * sizes.parameters
-    updates = sizes.factors + sizes.dense
-    variables = 4 * sizes.logits
-    # Experts, task vectors and factors are in host memory together.
-    host = whole * (1 + 2 * sizes.num_tasks) + updates
+    whole = 4 * chosen.parameters
+    # Base and experts, and beside them what the hungriest method adds.
+    vectors = max(2 * each.dense + each.factors for each in every.values())
+    host = whole * (1 + chosen.num_tasks) + vectors
     # Origin, merged weights and their gradient are whole on each device.
-    device = 3 * whole + (updates + 4 * variables) // len(devices)
-    device += _activations(config, inputs) // len(devices)
+    adapted = [each for method, each in every.items() if method.is_adapted]
+    device = max(
+        (
+            3 * whole
+            + (a.factors + a.dense + 16 * a.logits + a.activations) // len(devices)
+            for a in adapted
+        ),
+        default=0,
+    )
     if devices[0].platform == "cpu":
         host, device = host + device * len(devices), 0
-    disk = sizes.factors + sizes.dense + 8 * variables + 3 * whole
+    cached = {
+        starts.get(method): each.factors + each.dense
+        for method, each in every.items()
+        if method.is_adapted and each.factors
+    }
+    states = sum(2 * 12 * each.logits for each in adapted)
+    copies = 2 * len(adapted) + (config.export.enabled + config.export.open_clip)
+    disk = sum(cached.values()) + states + copies * whole
     free_host = psutil.virtual_memory().available
     free_disk = shutil.disk_usage(_existing(run_dir)).free
     for what, need, free, hint in (
@@ -189,59 +141,65 @@ def _needs(config, inputs, run_dir, warnings):
     memory = f"host about {_bytes(host)} of {_bytes(free_host)} free"
     if device:
         memory += f"; each of {len(devices)} devices about {_bytes(device)}"
-    model = f"{sizes.parameters:,} parameters, {sizes.matrices} matrices with SVD"
-    masks = f"{sizes.logits:,} logits; factors {_bytes(sizes.factors)}"
-    if config.method.name != "adarank":
+    model = f"{chosen.parameters:,} parameters"
+    if chosen.matrices:
+        model += f", {chosen.matrices} matrices with SVD"
+    masks = f"{chosen.logits:,} logits; factors {_bytes(chosen.factors)}"
+    if not chosen.logits:
         masks = f"none, {config.method.name} has no masks"
+    room = f"about {_bytes(disk)} of {_bytes(free_disk)} free in {run_dir}"
+    if inputs.to_fetch:
+        room += ", without what is fetched"
     return [
         ("model", model),
         ("masks", masks),
         ("memory", memory),
-        ("disk", f"about {_bytes(disk)} of {_bytes(free_disk)} free in {run_dir}"),
-        ("time", _times(config, inputs, sizes)),
+        ("disk", room),
+        ("time", _times(config, inputs, every)),
     ]
 
 
-def _activations(config, inputs):
-    """Estimates what the backward pass keeps, in bytes, over all devices."""
-    flat = tree.flatten(inputs.shapes)
-    tokens, width = flat["positional_embedding"].shape
-    layers = len({path.split("/")[0] for path in flat if path.startswith("resblocks")})
-    images = config.adaptation.batch_size * len(config.task_names)
-    return 4 * images * tokens * layers * width * _KEPT_PER_BLOCK
-
-
-def _times(config, inputs, sizes):
+def _times(config, inputs, every):
     """Estimates times from one product and one SVD on this machine."""
-    size = 512
+    devices = jax.local_devices()
+    is_cpu = devices[0].platform == "cpu"
+    size = 1024 if is_cpu else 8192
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda x: x @ x)
     product_seconds = _seconds(lambda: product(x).block_until_ready())
-    noise = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
-    svd_seconds = _seconds(lambda: np.linalg.svd(noise))
-    flops = 2.0 * size**3 / product_seconds * len(jax.local_devices())
-    svd = sizes.svd_flops / size**3 * svd_seconds
-    adapted = [m for m in {*config.compare, config.method} if m.is_adapted]
-    step = sizes.step_flops / flops
+    flops = 2.0 * size**3 / product_seconds * (1 if is_cpu else len(devices))
+    noise = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
+    svd_seconds = _seconds(lambda: np.linalg.svd(noise)) / 512**3
+    svd = svd_seconds * sum(each.svd_flops for each in every.values())
+    adapted = [each for each in every.values() if each.step_flops]
+    steps = [config.adaptation.num_steps * each.step_flops / flops for each in adapted]
+    # Every AdaRank row has one of its start beside it.
+    rows = len(every) + sum(1 for method in every if method.name == "adarank")
     images = sum(inputs.num_images.values())
-    rows = len({*config.compare, config.method}) + len(adapted)
-    evaluation = images * sizes.image_flops / flops
-    total = rows * evaluation + len(adapted) * config.adaptation.num_steps * step
-    total += svd if any(m.name == "adarank" for m in adapted) else 0.0
+    evaluation = images * next(iter(every.values())).image_flops / flops
+    parts = [f"SVD {_duration(svd)}"] if svd else []
+    if adapted:
+        parts.append(
+            f"{len(adapted)} x {config.adaptation.num_steps:,} steps, "
+            f"{_duration(sum(steps))}"
+        )
+    parts.append(f"{rows} evaluations of {_duration(evaluation)}")
+    total = svd + sum(steps) + rows * evaluation
     return (
-        f"roughly {_duration(total)}: SVD {_duration(svd)}, {len(adapted)} x "
-        f"{config.adaptation.num_steps:,} steps of {_duration(step)}, {rows} "
-        f"evaluations of {_duration(evaluation)} (from one product and one SVD timed "
-        "here; reading images is not counted)"
+        f"very roughly {_duration(total)}: {'; '.join(parts)} (from a product and an "
+        "SVD timed here and now; reading images is not counted)"
     )
 
 
 def _seconds(call):
-    """Times a call after a first one."""
+    """Times a call: the middle one of three after a first one."""
     call()
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    found = []
+    for _ in range(3):
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return sorted(found)[1]
 
 
 def _existing(path):
@@ -267,8 +225,5 @@ def _duration(seconds):
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
-
-_KEPT_PER_BLOCK = 20
-"""Activations of a block that the backward pass reads, in multiples of the width."""
 
 _PLAIN = {"highlight": False, "markup": False, "soft_wrap": True}

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 from adarank_jax.data import registry
 from experiments import lookup, yaml_config
-from experiments.merge_config import EMBEDDED, MergeConfig
+from experiments.merge_config import EMBEDDED, LEAGUES, MergeConfig
 
-TALL = "TA/TALL"
-FUSION_BENCH = "FusionBench"
+TALL, FUSION_BENCH = LEAGUES
 
 
 class Preset(NamedTuple):
@@ -178,7 +177,10 @@ def _row(stem, method, values, num_tasks, size):
             coefficient, rank_ratio = _CART[size.settings, num_tasks]
             chosen |= {"origin": "cart", "coefficient": coefficient}
             chosen |= {"rank_ratio": rank_ratio}
-            settings += "; CART's start"
+            is_cart = size.settings == "vit-b32"
+            settings += "; CART's start" if is_cart else "; AdaRank's CART start"
+        if size.settings != "vit-b32":
+            settings += "; the batch is that for B/32"
     elif method == "cart":
         coefficient, rank_ratio = _CART[size.settings, num_tasks]
         chosen = {"name": "cart", "coefficient": coefficient, "rank_ratio": rank_ratio}
@@ -191,6 +193,8 @@ def _row(stem, method, values, num_tasks, size):
         if method == "iso-c" and is_fusion_bench:
             chosen["coefficient"] = 1.5
         settings = "the method's default"
+        if method == "task-arithmetic" and num_tasks != 8:
+            settings += " for 8 tasks; that of the published number is not known"
     values = values | {
         "method": chosen,
         "published": published | {"settings": settings},

@@ -137,9 +137,9 @@ def slug(method: Method) -> str:
     """Names an adaptation in the run folder, for example ``adarank-cart-entropy``."""
     parts = [method.name, method.origin, method.objective]
     if method.coefficient is not None:
-        parts.append(f"coefficient{method.coefficient:g}")
+        parts.append(f"coefficient{method.coefficient!r}")
     if method.rank_ratio is not None:
-        parts.append(f"rank{method.rank_ratio:g}")
+        parts.append(f"rank{method.rank_ratio!r}")
     return "-".join(parts)
 
 
@@ -147,9 +147,9 @@ def label(entry: Mapping[str, Any]) -> str:
     """Names a row in one line, for example ``adarank · cart · entropy``."""
     parts = [entry["method"], entry["origin"]]
     if entry["coefficient"] is not None:
-        parts.append(f"λ {entry['coefficient']:g}")
+        parts.append(f"λ {entry['coefficient']!r}")
     if entry["rank_ratio"] is not None:
-        parts.append(f"rank {entry['rank_ratio']:g}")
+        parts.append(f"rank {entry['rank_ratio']!r}")
     parts.append(entry["objective"])
     return " · ".join(part.replace("_", " ") for part in parts if part)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adarank_jax.checkpoints import head_files
+from adarank_jax.checkpoints import formats, head_files
 from adarank_jax.checkpoints.head_files import HeadFile
 from adarank_jax.data import prompts, registry
 from experiments.merge_config import Expert
@@ -42,8 +42,10 @@ def find_wording(expert: Expert, profile: str) -> Wording | None:
     dataset = expert.data.dataset
     names, templates = expert.classes, expert.templates
     if isinstance(names, str):
-        if pathlib.Path(names).is_file():
-            lines = pathlib.Path(names).read_text(encoding="utf-8").splitlines()
+        file = pathlib.Path(names).expanduser()
+        if file.is_file() or file.suffix or "/" in names:
+            formats.check_exists(file)
+            lines = file.read_text(encoding="utf-8").splitlines()
             names = tuple(line.strip() for line in lines if line.strip())
         else:
             dataset, names = names, None

@@ -44,7 +44,7 @@ class RunFolder:
             self._clear()
             saved = None
         if saved is None:
-            text = yaml.safe_dump(config, sort_keys=False)
+            text = _MARK + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             files.write_whole(self.path / "config.yaml", text.encode())
         elif saved != config:
             raise ValueError(_difference(self.path, saved, config))
@@ -163,7 +163,13 @@ def _saved_config(path):
     """Reads `config.yaml`; None in an empty folder."""
     file, entries = path / "config.yaml", list(path.iterdir())
     if file.is_file():
-        return yaml.safe_load(file.read_text())
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if not text.startswith(_MARK):
+            raise ValueError(
+                f"`{path}` holds a config.yaml that is not of a run of adarank_jax; "
+                "choose another folder with --run-dir."
+            )
+        return yaml.safe_load(text)
     if any(not entry.name.startswith(".config.yaml.") for entry in entries):
         raise ValueError(
             f"`{path}` holds files but no config.yaml, so it is not the folder of a "
@@ -222,6 +228,7 @@ def _dotted(values, prefix=""):
     return flat
 
 
+_MARK = "# The configuration of a run of adarank_jax.\n"
 _FOLDERS = (
     *("adapted", "base", "checkpoints", "experts", "export"),
     *("factors", "figures", "heads", "pretraining"),

@@ -34,6 +34,16 @@ def test_run_folder_refuses_a_folder_that_is_not_of_a_run(tmp_path, restart):
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_run_folder_leaves_a_project_with_its_own_config_alone(tmp_path, restart):
+    (tmp_path / "config.yaml").write_text("lr: 1\n")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "precious.ckpt").write_text("weeks")
+    with pytest.raises(ValueError, match="not of a run of adarank_jax"):
+        RunFolder(tmp_path, CONFIG, restart)
+    assert (tmp_path / "checkpoints" / "precious.ckpt").read_text() == "weeks"
+
+
 def test_run_folder_keeps_foreign_files_when_it_starts_over(tmp_path):
     RunFolder(tmp_path, CONFIG, restart=False)
     (tmp_path / "notes.txt").write_text("mine")

@@ -114,10 +114,10 @@ def hook(event, args):
 sys.addaudithook(hook)
 answers, slowest, memory = {}, 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for file in files:
-    start = time.monotonic()
+    start = time.process_time()
     try: answers[file] = ["read", sorted(read_torch(file).tensors)]
     except Exception as error: answers[file] = [type(error).__name__, str(error)]
-    slowest = max(slowest, time.monotonic() - start)
+    slowest = max(slowest, time.process_time() - start)
 memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
 events, seen = seen, []
 pickle.loads(b"cos\\nsystem\\nVtrue\\n\\x85R.")

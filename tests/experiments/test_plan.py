@@ -3,7 +3,7 @@ import socket
 import pytest
 from huggingface_hub import constants
 
-from experiments import clip_suite, plan, presets, yaml_config
+from experiments import clip_suite, plan, presets, sizes, yaml_config
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def planned(tmp_path, monkeypatch):
 def test_plan_counts_the_logits_of_the_paper_before_anything_is_fetched(
     planned, overrides, logits, matrices
 ):
-    sizes = plan.count(*planned("vit-b32-8-cart-adarank", *overrides))
-    assert sizes.num_tasks == 8
-    assert sizes.parameters == 87_849_216
-    assert (sizes.logits, sizes.matrices) == (logits, matrices)
+    found = sizes.count(*planned("vit-b32-8-cart-adarank", *overrides))
+    assert found.num_tasks == 8
+    assert found.parameters == 87_849_216
+    assert (found.logits, found.matrices) == (logits, matrices)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_plan_counts_the_logits_of_the_paper_before_anything_is_fetched(
     ],
 )
 def test_plan_knows_every_published_size(planned, preset, logits):
-    assert plan.count(*planned(preset)).logits == logits
+    assert sizes.count(*planned(preset)).logits == logits
 
 
 def test_plan_says_what_has_to_be_fetched(planned, tmp_path):
@@ -74,3 +74,27 @@ def test_plan_without_a_network_lists_everything_that_is_missing(planned, tmp_pa
     assert "next" not in dict(described.lines)
     assert len(described.problems) == 1 + 2 * len(config.task_names)
     assert "not in the cache" in described.problems[0]
+
+
+def test_plan_charges_a_static_merge_for_what_it_needs_only(planned, tmp_path):
+    config, inputs = planned("vit-b32-8-weight-averaging")
+    found = sizes.count(config, inputs)
+    assert (found.logits, found.matrices, found.factors, found.dense) == (0, 0, 0, 0)
+    assert (found.svd_flops, found.step_flops, found.activations) == (0, 0, 0)
+    lines = dict(plan.describe(config, inputs, tmp_path / "run").lines)
+    assert "no masks" in lines["masks"]
+    assert "SVD" not in lines["model"]
+    assert "steps" not in lines["time"]
+    config, inputs = planned("vit-b32-8-adamerging")
+    found = sizes.count(config, inputs)
+    assert (found.logits, found.factors) == (0, 0)
+    assert found.dense == 4 * 8 * found.parameters
+    assert found.step_flops > 0
+
+
+def test_plan_counts_adarank_among_the_rows_to_compare(planned, tmp_path):
+    changed = ("method=weight_averaging", "compare=[adarank]")
+    config, inputs = planned("vit-b32-8-cart-adarank", *changed)
+    lines = dict(plan.describe(config, inputs, tmp_path / "run").lines)
+    assert "10,000 steps" in lines["time"]
+    assert "SVD" in lines["time"]

@@ -159,9 +159,9 @@ def test_large_file_is_refused_before_it_is_read(refused):
 def test_largest_file_is_read_in_time(read):
     text = GOOD.replace("tabby", ", ".join(f"a class {i}" for i in range(20_000)))
     assert 250_000 < len(text) < 300_000
-    started = time.monotonic()
+    started = time.process_time()
     assert len(read(text).experts["cats"].classes) == 20_001
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_other_text_is_refused(tmp_path):
@@ -184,7 +184,7 @@ def test_overrides_change_single_values(read):
         *("adaptation.num_steps=7", "seed=3", "method.origin=tsv_m", "tasks=[dogs]"),
         *("adaptation.learning_rate=1e-4", "experts.cats.data=./elsewhere"),
         *(
-            "experts.dogs.data.split=train",
+            "experts.dogs.data.on_bad_image=skip",
             "prompts=fusion_bench",
             "method.coefficient=",
         ),
@@ -194,7 +194,7 @@ def test_overrides_change_single_values(read):
     assert config.adaptation.learning_rate == 1e-4
     assert config.task_names == ("dogs",)
     assert str(config.experts["cats"].data.folder) == "elsewhere"
-    assert config.experts["dogs"].data.split == "train"
+    assert config.experts["dogs"].data.on_bad_image == "skip"
     assert config.prompts == "fusion_bench"
     for nothing in ("", " ", "~", "null", "# none"):
         assert read(GOOD, f"method.coefficient={nothing}").method.coefficient is None
