@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tyro
@@ -43,12 +43,15 @@ def usage() -> Iterator[None]:
         raise UsageError(explain(error)) from error
 
 
-def run(main: Callable[[Any], None], config_type: type) -> None:
+def run(
+    main: Callable[[Any], None], config_type: type, words: Sequence[str] | None = None
+) -> None:
     """Reads the options and runs a command.
 
     Args:
         main: takes the configuration.
         config_type: dataclass of the options.
+        words: of the command line; those of this process by default.
 
     Raises:
         SystemExit: the command cannot do what was asked, or was stopped; the message
@@ -56,7 +59,9 @@ def run(main: Callable[[Any], None], config_type: type) -> None:
     """
     description = f"{(config_type.__doc__ or '').strip()}\n\n{EXIT_CODES}"
     try:
-        main(tyro.cli(config_type, description=description))
+        name = getattr(sys.modules["__main__"].__spec__, "name", None)
+        prog = f"python -m {name}" if name else None
+        main(tyro.cli(config_type, prog=prog, description=description, args=words))
     except UsageError as error:
         _stop(USAGE, error)
     except FloatingPointError as error:

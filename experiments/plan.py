@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
-from experiments import sizes, starts
+from experiments import results, sizes, starts
 from experiments.merge_config import MergeConfig
 from experiments.messages import printable
 from experiments.suite import Inputs
@@ -45,13 +45,11 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
     """
     problems, warnings = list(inputs.problems), list(inputs.warnings)
     method = config.method
-    details = [method.name]
+    details = [results.label(results.names(method))]
     if method.is_adapted:
         start = starts.get(method)
         details += [
-            f"from {start.origin}",
             f"coefficient {start.coefficient:g}, rank ratio {start.rank_ratio:g}",
-            method.objective,
             f"{config.adaptation.num_steps:,} steps of "
             f"{config.adaptation.batch_size} images a task",
         ]
@@ -59,7 +57,7 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
         ("base", config.base),
         ("experts", f"{len(config.task_names)}: {', '.join(config.task_names)}"),
         ("method", "; ".join(details)),
-        ("compare", ", ".join(dict.fromkeys(m.name for m in config.compare)) or "–"),
+        ("compare", ", ".join(results.label(results.names(m)) for m in config.compare)),
         ("layout", f"query, key and value {config.qkv}; prompts {config.prompts}"),
     ]
     if inputs.num_images:

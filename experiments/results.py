@@ -25,11 +25,19 @@ class Comparison:
         suite: what is merged and judged.
         folder: of the run; rows that it already holds are not made again.
         facts: plain values that are written beside the rows.
+        console: for progress.
     """
 
-    def __init__(self, suite: Suite, folder: RunFolder, facts: Mapping[str, Any]):
+    def __init__(
+        self,
+        suite: Suite,
+        folder: RunFolder,
+        facts: Mapping[str, Any],
+        console: Console,
+    ):
         """Reads the rows of an earlier start of the same run."""
         self._suite, self._folder, self._facts = suite, folder, facts
+        self._console = console
         self._predictor = evaluate.Predictor(suite.encode, suite.classify)
         self.rows: list[dict[str, Any]] = folder.read_json("results.json", {}).get(
             "rows", []
@@ -57,6 +65,7 @@ class Comparison:
         found = names(method, name)
         if any(found.items() <= row.items() for row in self.rows):
             return
+        self._console.print(f"Making and measuring: {label(found)}.")
         started = time.perf_counter()
         made = jax.block_until_ready(make())
         seconds = time.perf_counter() - started
@@ -177,7 +186,8 @@ def show(
     table = Table(
         title="Accuracy on the test images, %, with binomial standard errors",
         caption="normalized: mean over tasks of accuracy / accuracy of the task's own "
-        "expert. Labels were used for this table only.",
+        "expert; agreement: share of predictions that are the expert's own; seconds: "
+        "to make the model. Labels were used for this table only.",
     )
     if not is_labelled:
         table.title = "Agreement with each task's own expert, %"

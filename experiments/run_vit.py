@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import sys
 from typing import Annotated
 
 import jax
@@ -86,13 +87,19 @@ def main(options: Options) -> None:
         run_folder.check_folder(run_dir)
         export.check_target(run_dir / exporting.FOLDER)
 
+    console = Console(stderr=True, highlight=False, markup=False)
+    console.print("Checking base, experts, heads and images.")
+
     # Everything that can be refused is refused here, before anything is written.
     inputs = _check(config, may_fetch=not options.plan)
     if options.plan:
+        if not inputs.problems:
+            found = run_folder.differences(run_dir, _decisive(config, inputs))
+            if found and not options.restart:
+                inputs = inputs._replace(problems=[found])
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
         raise SystemExit(_REFUSED if inputs.problems else 0)
     suites.refuse(inputs.problems)
-    console = Console(stderr=True, highlight=False, markup=False)
     for warning in inputs.warnings:
         console.print(f"warning: {printable(warning)}", soft_wrap=True)
     with cli.usage():
@@ -104,7 +111,7 @@ def main(options: Options) -> None:
     facts = {"qkv": config.qkv, "prompts": config.prompts}
     if config.published is not None:
         facts["published"] = config.published.model_dump()
-    comparison = results.Comparison(suite, folder, facts)
+    comparison = results.Comparison(suite, folder, facts, console)
     for method in dict.fromkeys([*config.compare, config.method]):
         _add(comparison, suite, folder, config, method)
 
@@ -152,12 +159,13 @@ def _check(config, may_fetch):
     else:
         inputs = clip_suite.check(config, may_fetch)
     problems = list(inputs.problems)
+    warnings = [*inputs.warnings, *starts.doubts(config)]
     if any(method.is_adapted for method in (*config.compare, config.method)):
         try:
             parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
         except ValueError as error:
             problems.append(str(error))
-    return inputs._replace(problems=problems)
+    return inputs._replace(problems=problems, warnings=warnings)
 
 
 def _decisive(config, inputs):
@@ -255,6 +263,16 @@ def _adapt(comparison, suite, folder, config, method, origin, factors):
     return merge.hard_merged_params(origin, factors, variables.coefficients, kept)
 
 
+def _in_order(words):
+    """Puts file and single values before all options, wherever they were written."""
+    options, plain, wants_value = [], [], False
+    for word in words:
+        is_option = word.startswith("-") or wants_value
+        wants_value = word in ("--preset", "--run-dir")
+        (options if is_option else plain).append(word)
+    return plain + options
+
+
 def _merge_folder(folder, method):
     """Names the folder of one adaptation."""
     return folder.path / "adapted" / results.slug(method)
@@ -266,4 +284,4 @@ _VARIABLES = "variables.safetensors"
 
 
 if __name__ == "__main__":
-    cli.run(main, Options)
+    cli.run(main, Options, _in_order(sys.argv[1:]))

@@ -8,7 +8,7 @@ the masks choose among the decorrelated directions, which are not decorrelated a
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from adarank_jax import mergers, tree
 from adarank_jax.checkpoints.factors import cached_factors
 from adarank_jax.core import svd, task_vectors
 from adarank_jax.tree import Predicate, Tree
-from experiments.merge_config import Method
+from experiments.merge_config import MergeConfig, Method
 
 
 class Start(NamedTuple):
@@ -57,6 +57,33 @@ def get(method: Method) -> Start:
         chosen = chosen._replace(coefficient=2.0, rank_ratio=0.12)  # CART's own
     given = method.model_dump(include={"coefficient", "rank_ratio"}, exclude_none=True)
     return chosen._replace(**given)
+
+
+def doubts(config: MergeConfig) -> Iterator[str]:
+    """Warns of settings that are valid and cannot do what they seem to.
+
+    Args:
+        config: of a run.
+
+    Yields:
+        Warnings.
+    """
+    chosen = [*config.compare, config.method]
+    centred = [m for m in chosen if m.name == "cart" or m.origin == "cart"]
+    if centred and len(config.task_names) == 2:
+        yield (
+            "with two experts the centred task vectors cancel, so CART is the average, "
+            "whatever its coefficient and rank ratio; start from task_arithmetic or "
+            "tsv_m."
+        )
+    settings = config.adaptation
+    reach = settings.num_steps * settings.learning_rate
+    if reach < 0.1 and any(m.name == "adarank" for m in chosen):
+        yield (
+            f"{settings.num_steps:,} steps at a rate of {settings.learning_rate:g} "
+            "cannot flip a mask: its logit starts at 0.1 or -0.1 and moves by about "
+            "the rate a step; take 100 steps or more at 1e-3."
+        )
 
 
 def build(

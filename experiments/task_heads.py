@@ -9,6 +9,7 @@ import numpy as np
 from adarank_jax.checkpoints import formats, head_files
 from adarank_jax.checkpoints.head_files import HeadFile
 from adarank_jax.data import prompts, registry
+from experiments import image_checks
 from experiments.merge_config import Expert
 from experiments.messages import explain
 
@@ -93,7 +94,14 @@ def read_head(
         ValueError: the head cannot be used, or has another number of classes.
     """
     head = head_files.read_head(path, width)
-    names = head.class_names or (wording.class_names if wording else None)
+    given = wording.class_names if wording else None
+    if given is not None and head.class_names not in (None, tuple(given)):
+        raise ValueError(
+            f"`{path}` names its classes {image_checks.listed(head.class_names)}, but "
+            f"`classes` are {image_checks.listed(given)}; drop `classes`, or give them "
+            "as the head does."
+        )
+    names = head.class_names or given
     if names is not None and len(names) != len(head.weight):
         raise ValueError(
             f"`{path}` has {len(head.weight)} rows, but there are {len(names)} class "

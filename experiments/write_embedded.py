@@ -66,7 +66,8 @@ def main(config: Config) -> None:
         (new / "my_merge.yaml").write_text(text, encoding="utf-8")
     Console(stderr=True, highlight=False, markup=False).print(
         f"Wrote {config.out}; merge it with "
-        f"`python -m experiments.run_vit {config.out / 'my_merge.yaml'}`."
+        f"`python -m experiments.run_vit {config.out / 'my_merge.yaml'}`.",
+        soft_wrap=True,
     )
 
 

@@ -117,6 +117,21 @@ def check_folder(path: str | os.PathLike) -> None:
         _saved_config(path)
 
 
+def differences(path: str | os.PathLike, config: dict[str, Any]) -> str:
+    """Says why a folder cannot be resumed with a configuration; changes nothing.
+
+    Args:
+        path: of the folder.
+        config: everything that decides the result, as plain values.
+
+    Returns:
+        A message; empty if the folder is new or holds the same run.
+    """
+    path = pathlib.Path(path)
+    saved = _saved_config(path) if path.is_dir() else None
+    return "" if saved in (None, config) else _difference(path, saved, config)
+
+
 class Checkpoints:
     """The adaptation states of one run, newest two kept.
 
@@ -206,15 +221,24 @@ def _named(state):
 def _difference(path, saved, config):
     """Lists what differs between two configurations, by dotted key."""
     there, now = _dotted(saved), _dotted(config)
+    keys = [*dict.fromkeys([*now, *there])]
     lines = [
-        f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
-        for key in sorted(there.keys() | now.keys())
+        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
+        for key in keys
         if there.get(key) != now.get(key)
     ]
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
     return (
         f"`{path}` holds a run with another configuration; choose another folder with "
         "--run-dir, or start over with --restart:\n  " + "\n  ".join(lines)
     )
+
+
+def _short(value):
+    """Shows a value in few characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _dotted(values, prefix=""):
@@ -228,6 +252,7 @@ def _dotted(values, prefix=""):
     return flat
 
 
+_MOST_LINES = 12
 _MARK = "# The configuration of a run of adarank_jax.\n"
 _FOLDERS = (
     *("adapted", "base", "checkpoints", "experts", "export"),
