@@ -1133,7 +1133,9 @@ def test_harmless_oddities_are_accepted(change, family, capsys, quick_plan):
     shown = capsys.readouterr().out
     assert stopped.value.code == 0, shown
     warnings = [line for line in shown.splitlines() if line.startswith("warning")]
-    assert len(warnings) == 1 and "6 images are fewer" in warnings[0]
+    assert len(warnings) == 2
+    assert "6 images are fewer" in warnings[0]
+    assert "2 steps at a rate of 0.001 cannot flip a mask" in warnings[1]
 
 
 # Nothing that is read runs.
@@ -1241,7 +1243,7 @@ def test_refused_inputs_exit_with_3_and_no_escape_reaches_the_terminal(family):
     before = family.listing()
     shown = command(*options.what, "--run-dir", options.run_dir)
     assert shown.returncode == 3
-    assert shown.stderr.startswith("error: experts.animals.data: ")
+    assert "\nerror: experts.animals.data: " in shown.stderr
     assert "Traceback" not in shown.stderr
     assert r"\x1b[2J" in shown.stderr and r"\u202egnp.tac" in shown.stderr
     assert not {"\x1b", "\x07", "\u202e"} & {*shown.stderr, *shown.stdout}
