@@ -8,7 +8,7 @@ import pytest
 from adarank_jax import mergers, tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge, task_vectors
-from experiments import embedded_suite, rebuild, run_vit, starts
+from experiments import embedded_suite, rebuild, results, run_vit, starts
 from experiments.merge_config import Method
 
 TASKS = ("mnist", "shapes")
@@ -235,3 +235,38 @@ def test_user_errors_are_a_message_and_not_a_traceback(arguments, message):
     assert shown.returncode != 0
     assert message in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_adaptations_that_differ_in_the_last_digit_have_folders_of_their_own():
+    one = Method(name="adarank", coefficient=0.3)
+    two = Method(name="adarank", coefficient=0.30000004)
+    assert results.slug(one) != results.slug(two)
+    assert results.slug(one) == "adarank-cart-entropy-coefficient0.3"
+
+
+def test_single_values_may_stand_anywhere_on_the_command_line():
+    words = ["--plan", "my.yaml", "--run-dir", "a=b", "seed=1", "--preset", "x"]
+    ordered = ["my.yaml", "seed=1", "--plan", "--run-dir", "a=b", "--preset", "x"]
+    assert run_vit._in_order(words) == ordered
+
+
+def test_plan_says_that_the_run_folder_holds_another_run(finished, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_vit.main(options(finished, "seed=1", plan=True))
+    assert stopped.value.code == 3
+    assert "merge.seed: 0 there, 1 now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("method.origin=cart",), "with two experts"),
+        (("adaptation.num_steps=50",), "cannot flip a mask"),
+    ],
+)
+def test_settings_that_can_do_nothing_are_warned_of(
+    tmp_path, capsys, overrides, message
+):
+    with pytest.raises(SystemExit):
+        run_vit.main(options(tmp_path / "run", *overrides, plan=True))
+    assert message in capsys.readouterr().out

@@ -251,3 +251,27 @@ def test_every_preset_can_be_read_again(tmp_path):
         again = MergeConfig.model_validate(config.model_dump(mode="json"))
         assert again == config
         assert math.isfinite(config.adaptation.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experts.dogs.data.split=train", "folder has no split"),
+        ("experts.dogs.data.source=hub", "folder has no source"),
+        (
+            "experts.dogs.data={npz: a.npz, on_bad_image: skip}",
+            "npz has no on_bad_image",
+        ),
+        ("experts.dogs.data={folder: a, npz: a.npz}", "exactly one of"),
+        ("experts.dogs.templates=['a {}']", "`templates` build a head"),
+        ("published={league: FusionBench}", "`prompts` must be fusion_bench"),
+    ],
+)
+def test_option_that_would_be_ignored_is_refused(refused, override, message):
+    assert message in refused(GOOD, override)
+
+
+def test_configuration_is_written_so_that_it_reads_back(read):
+    config = read(GOOD)
+    values = config.model_dump(mode="json", exclude_none=True)
+    assert yaml_config.validate(values, {}, (), "again") == config
