@@ -36,8 +36,8 @@ def folder_numbers(
     """
     left, right = [*map(plain, found)], [*map(plain, names)]
     counts = [int(each) for each in found if re.fullmatch("[0-9]{1,9}", each)]
-    if {*left} <= {*right} and _differ(left) and _differ(right):
-        numbered = [right.index(each) for each in left]
+    if (numbered := match(found, names)) is not None:
+        pass
     elif (
         len(counts) == len(found)
         and _differ(counts)
@@ -57,6 +57,28 @@ def folder_numbers(
             "name the folders as the classes, or number them from 0."
         )
     return numbered + [i for i in range(len(names)) if i not in numbered]
+
+
+def match(found: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Finds the names of folders among those of classes.
+
+    Args:
+        found: names of the folders.
+        names: of the classes.
+
+    Returns:
+        The place of each in `names`, compared as they are ("C", "C++") or else by
+        letters and digits; None if one is not there, or two are the same.
+
+    Examples:
+        >>> match(["c++", "c"], ["c", "c++"]), match(["c++", "C"], ["c", "c++"])
+        ([1, 0], None)
+    """
+    for form in (str, plain):
+        left, right = [*map(form, found)], [*map(form, names)]
+        if {*left} <= {*right} and _differ(left) and _differ(right):
+            return [right.index(each) for each in left]
+    return None
 
 
 def _differ(values):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adarank_jax.data import images
-from adarank_jax.data.class_order import plain
+from adarank_jax.data.class_order import match, plain
 from adarank_jax.data.sources import MOST_READ, NO_LABEL, file_content, spread
 
 
@@ -195,15 +195,17 @@ def _label(root, files, classes):
     if classes is None:
         numbers = {name: number for number, name in enumerate(names)}
         return tuple(names), [numbers[parts[0]] for parts in tops]
-    known = {plain(name): number for number, name in enumerate(classes)}
-    for name in names:
-        if plain(name) not in known:
-            near = difflib.get_close_matches(name, classes, 1)
-            raise KeyError(
-                f"The folder `{root / name}` is none of the {len(classes)} classes"
-                + (f"; did you mean {near[0]!r}?" if near else ".")
-            )
-    return tuple(classes), [known[plain(parts[0])] for parts in tops]
+    numbered = match(names, classes)
+    if numbered is None:
+        known = {plain(name) for name in classes}
+        odd = next((name for name in names if plain(name) not in known), names[0])
+        near = difflib.get_close_matches(odd, classes, 1)
+        raise KeyError(
+            f"The folder `{root / odd}` is none of the {len(classes)} classes, or not "
+            "of one alone" + (f"; did you mean {near[0]!r}?" if near else ".")
+        )
+    known = dict(zip(names, numbered, strict=True))
+    return tuple(classes), [known[parts[0]] for parts in tops]
 
 
 def _scan(files):

@@ -15,6 +15,8 @@ from adarank_jax.data import class_order, loading, npz, parquet, registry, sourc
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
 from adarank_jax.data.sources import Arrays, Relabelled
+from experiments import task_images
+from experiments.merge_config import Data
 
 
 def picture(value, size=(9, 8)):
@@ -566,6 +568,7 @@ def test_classes_of_fer2013_are_told_apart():
         (("0", "1", "10", "2"), [*"abcdefghijk"], [0, 1, 10, 2]),
         (("00000", "00001"), ("red", "blue"), [0, 1]),
         (("0", "1"), ("1", "0"), [1, 0]),
+        (("c", "c++"), ("c++", "c"), [1, 0]),
     ],
 )
 def test_folders_are_numbered_by_names_or_numbers(found, names, expected):
@@ -582,6 +585,7 @@ def test_folders_are_numbered_by_names_or_numbers(found, names, expected):
         (("1", "01"), ("red", "blue")),
         (("a_b", "ab"), ("ab", "c")),
         (("fear", "joy"), ("joyful", "fearful")),
+        (("C", "c++"), ("c", "c++")),
         (("red", "1"), ("red", "blue")),
     ],
 )
@@ -753,6 +757,17 @@ def test_load_warns_of_an_order_on_trust(tmp_path, tiny_registry):
         cache_dir=tmp_path,
     )
     assert "0 of 2 class names of RenderedSST2 from local" in source.warnings[0]
+
+
+def test_warnings_of_a_source_reach_the_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_parquet(tmp_path / "set/test.parquet", [1, 2], [0, 1], names=["xx", "yy"])
+    data = Data(parquet=str(tmp_path / "set"))
+    source, warnings = task_images.open_images(data, ["a", "b"], "official", None, True)
+    assert source.labels.tolist() == [0, 1]
+    (text,) = warnings
+    assert "0 of 2 class names" in text
+    assert not (tmp_path / "cache").exists()
 
 
 def test_load_warns_of_an_unchecked_row_that_names_no_class(hub, tiny_registry):
