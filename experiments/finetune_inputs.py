@@ -13,7 +13,7 @@ from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.data import loading, parquet, prompts, registry
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
-from adarank_jax.data.sources import NO_LABEL, Relabelled, labels_of, renumbering
+from adarank_jax.data.sources import NO_LABEL, labels_of, renumbered, warnings_of
 from adarank_jax.data.transforms import ClipTransform
 from experiments import clip_parts, task_heads
 from experiments.task_heads import Wording
@@ -184,7 +184,7 @@ def check(config: Config) -> Inputs:
         head = head._replace(class_names=rows)
     export.check_base(base)
     transform = clip_parts.read_transform(base, place)
-    warnings = _warnings(labels, wording)
+    warnings = [*warnings_of(source), *_warnings(labels, wording)]
     return Inputs(base, transform, source, labels, wording, head, warnings)
 
 
@@ -245,7 +245,7 @@ def _open_images(config, names):
     source = parquet.ParquetImages(parquet.find_files(path, "train"))
     if not source.classes or names is None:
         return source
-    return Relabelled(source, renumbering(source.classes, names, f"`{path}`"))
+    return renumbered(source, names, f"`{path}`")
 
 
 def _own_names(config, source):

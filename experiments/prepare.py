@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from adarank_jax.data import loading, parquet, registry, tfds_source
+from adarank_jax.data import loading, parquet, registry, sources, tfds_source
 from adarank_jax.data.registry import Hub, Profile, Tfds
 from experiments import cli, results
 
@@ -90,6 +90,7 @@ def main(config: Config) -> None:
         source,
         offline=True,
     )
+    sources.prepare(made)
     say(f"{name} is ready: {len(made):,} images, as expected.")
 
 

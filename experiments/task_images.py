@@ -8,9 +8,16 @@ import numpy as np
 
 from adarank_jax.checkpoints import formats
 from adarank_jax.data import loading, parquet, registry
+from adarank_jax.data.class_order import folder_numbers
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
-from adarank_jax.data.sources import NO_LABEL, Relabelled, labels_of, renumbering
+from adarank_jax.data.sources import (
+    NO_LABEL,
+    Relabelled,
+    labels_of,
+    renumbered,
+    warnings_of,
+)
 from experiments import image_checks
 from experiments.merge_config import Data
 
@@ -68,7 +75,7 @@ def open_images(
             offline=offline,
             on_bad_image=data.on_bad_image,
         )
-        return source, []
+        return source, warnings_of(source)
     if data.folder is not None:
         return _open_folder(data, names)
     if data.npz is not None:
@@ -82,11 +89,9 @@ def open_images(
         source = parquet.from_hub(
             repo, data.split, revision=revision or None, offline=offline
         )
-    found = tuple(getattr(source, "classes", ()))
-    if not found or names is None:
-        return source, []
-    numbers = renumbering(found, names, f"`{data.parquet}`")
-    return Relabelled(source, numbers), []
+    if getattr(source, "classes", ()) and names is not None:
+        source = renumbered(source, names, f"`{data.parquet}`")
+    return source, warnings_of(source)
 
 
 def _open_folder(data, names):
@@ -97,7 +102,7 @@ def _open_folder(data, names):
     warnings = [*image_checks.oddities(source.report, folder)]
     if not source.classes or names is None:
         return source, warnings
-    numbers = image_checks.numbers(source.classes, names, str(folder))
+    numbers = folder_numbers(source.classes, names, str(folder))
     return Relabelled(source, numbers), warnings
 
 

@@ -7,6 +7,7 @@ position of the data is the step itself.
 import concurrent.futures
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -110,7 +111,8 @@ class Transformed:
     Args:
         source: `[index] -> (image, label)`, with a length.
         transform: turns an image into an array of the same shape for all images.
-        num_threads: images of a batch decoded at once; one a core by default.
+        num_threads: of its own that decode the images of a batch; by default those
+            that all sources of the process share, one a core.
 
     Examples:
         >>> import numpy as np
@@ -129,7 +131,7 @@ class Transformed:
     ):
         """Keeps the parts; nothing is read."""
         self._source, self._transform = source, transform
-        self._num_threads = num_threads or min(16, os.cpu_count() or 1)
+        self._num_threads = num_threads
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -164,7 +166,22 @@ class Transformed:
     @functools.cached_property
     def _pool(self):
         """Starts the threads when the first batch is asked for."""
+        if self._num_threads is None:
+            return _shared_pool()
         return concurrent.futures.ThreadPoolExecutor(self._num_threads, "decode")
+
+
+def _shared_pool():
+    """Returns the threads that decode for all sources, and starts them once."""
+    with _STARTING:
+        return _start_pool()
+
+
+@functools.cache
+def _start_pool():
+    """Starts them."""
+    threads = min(16, os.cpu_count() or 1)
+    return concurrent.futures.ThreadPoolExecutor(threads, "decode")
 
 
 def in_order(
@@ -222,3 +239,4 @@ def _task_seed(seed: int, task: int) -> int:
 
 
 _FOREVER = 2**40  # steps
+_STARTING = threading.Lock()

@@ -5,13 +5,14 @@ import concurrent.futures
 import difflib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from adarank_jax.data import images
-from adarank_jax.data.sources import NO_LABEL
+from adarank_jax.data.class_order import match, plain
+from adarank_jax.data.sources import MOST_READ, NO_LABEL, file_content, spread
 
 
 class Report(NamedTuple):
@@ -48,7 +49,7 @@ class ImageFolder:
         path: of the folder. It holds one folder a class, with files at any depth, or
             files only, which then have no label.
         classes: names of the folders in the order of the class numbers; sorted if not
-            given. Case, spaces, hyphens and underscores do not matter.
+            given. Letters and digits count.
         on_bad_image: "error" refuses the folder and lists all bad images; "skip" leaves
             them out as long as they are at most 1 %.
         follow_links: whether symbolic links may lead out of the folder.
@@ -86,6 +87,7 @@ class ImageFolder:
         _judge(root, bad, len(files), on_bad_image)
         rows = zip(files, labels, headers, strict=True)
         kept = [(file, label, header) for file, label, header in rows if header]
+        self._root = root
         self._files = [file for file, _, _ in kept]
         self.labels = np.array([label for _, label, _ in kept], np.int32)
         found = [header for _, _, header in kept]
@@ -111,6 +113,16 @@ class ImageFolder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns an image and its label."""
         return images.decode(self._files[index]), int(self.labels[index])
+
+    def content(self) -> Iterator[bytes]:
+        """Yields names and sizes of all files, and the content of at most 2,000."""
+        for file in self._files:
+            yield (
+                file.relative_to(self._root).as_posix().encode(errors="surrogateescape")
+            )
+            yield b"%d" % file.stat().st_size
+        for index in spread(len(self), MOST_READ):
+            yield file_content(self._files[index])
 
 
 def _list(root, follow_links):
@@ -183,20 +195,17 @@ def _label(root, files, classes):
     if classes is None:
         numbers = {name: number for number, name in enumerate(names)}
         return tuple(names), [numbers[parts[0]] for parts in tops]
-    known = {_plain(name): number for number, name in enumerate(classes)}
-    for name in names:
-        if _plain(name) not in known:
-            near = difflib.get_close_matches(name, classes, 1)
-            raise KeyError(
-                f"The folder `{root / name}` is none of the {len(classes)} classes"
-                + (f"; did you mean {near[0]!r}?" if near else ".")
-            )
-    return tuple(classes), [known[_plain(parts[0])] for parts in tops]
-
-
-def _plain(name):
-    """Drops what does not tell two class names apart."""
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
+    numbered = match(names, classes)
+    if numbered is None:
+        known = {plain(name) for name in classes}
+        odd = next((name for name in names if plain(name) not in known), names[0])
+        near = difflib.get_close_matches(odd, classes, 1)
+        raise KeyError(
+            f"The folder `{root / odd}` is none of the {len(classes)} classes, or not "
+            "of one alone" + (f"; did you mean {near[0]!r}?" if near else ".")
+        )
+    known = dict(zip(names, numbered, strict=True))
+    return tuple(classes), [known[parts[0]] for parts in tops]
 
 
 def _scan(files):

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from adarank_jax.data import parquet, registry
+from adarank_jax.data.class_order import folder_numbers
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
 from adarank_jax.data.registry import DataSet, Hub, Tfds
-from adarank_jax.data.sources import (
-    Relabelled,
-    check_labels,
-    renumbering,
-)
+from adarank_jax.data.sources import Relabelled, check_labels, renumbered
 from adarank_jax.data.tfds_source import TfdsImages
 
 
@@ -41,13 +38,14 @@ def load(
         data_dir: of your own files and of prepared tfds sets.
         kind: where to look; "auto" for everywhere.
         classes: names of the head's classes in their order; where the source says
-            its own, they are compared, and the labels renumbered if need be.
+            its own, they are compared, and the labels renumbered if need be. Folders
+            must be named as these, or by number.
         offline: never use the network.
         cache_dir: as for `parquet.ParquetImages`.
         on_bad_image: as for `folders.ImageFolder`.
 
     Returns:
-        An image source.
+        An image source; `sources.warnings_of` it says what is taken on trust.
 
     Raises:
         FileNotFoundError: the data set is nowhere; the message lists where it was
@@ -157,6 +155,12 @@ def _open_hub(data, split, offline, cache_dir):
         offline,
         cache_dir,
     )
+    if not data.hub.verified and not source.classes:
+        source.warnings.append(
+            f"`{data.hub.repo}` does not name its classes and the order of its labels "
+            f"was not checked against {data.name} ({data.profile}); look at some "
+            "images, because in another order every accuracy would be wrong."
+        )
     if data.hub.numbers is None:
         return source
     return Relabelled(source, data.hub.numbers)
@@ -164,12 +168,18 @@ def _open_hub(data, split, offline, cache_dir):
 
 def _numbered(source, data, classes, where):
     """Compares the classes of a source with those of the head."""
-    found = tuple(getattr(source, "classes", ()))
+    found: tuple[str, ...] = tuple(getattr(source, "classes", ()))
     if classes is not None and len(classes) != data.num_classes:
         raise ValueError(
             f"`classes` holds {len(classes)} names for {data.name} ({data.profile}), "
             f"expected {data.num_classes}."
         )
+    if isinstance(source, ImageFolder) and found:
+        if classes is None and not all(name.isdecimal() for name in found):
+            classes = found
+        expected = classes or [f"class {i}" for i in range(data.num_classes)]
+        numbers = folder_numbers(found, expected, where, forms=True)
+        return Relabelled(source, numbers)
     if found and len(found) != data.num_classes:
         raise ValueError(
             f"{where} has {len(found)} classes, expected {data.num_classes} "
@@ -177,5 +187,4 @@ def _numbered(source, data, classes, where):
         )
     if not found or classes is None:
         return source
-    numbers = renumbering(found, classes, where)
-    return source if numbers == sorted(numbers) else Relabelled(source, numbers)
+    return renumbered(source, classes, where)

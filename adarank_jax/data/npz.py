@@ -4,6 +4,7 @@ Images of whole numbers are pictures and are preprocessed like any others; image
 floating point are preprocessed already and reach the model as they are.
 """
 
+import math
 import os
 import pathlib
 import zipfile
@@ -23,8 +24,9 @@ class NpzImages(Arrays):
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: an array has another dtype.
-        ValueError: the file is no whole npz, holds Python objects, lacks `images`, or
-            an array has another shape or is not finite.
+        ValueError: the file is no whole npz, holds Python objects, lacks `images`, says
+            that it holds more than it does or than fits into memory, or an array has
+            another shape or is not finite.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -48,12 +50,56 @@ def _read(path):
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array without a name")
-            with archive:
+            with archive, zipfile.ZipFile(path) as members:
                 names = archive.files
                 wanted = [name for name in ("images", "labels") if name in names]
+                for member in members.infolist():
+                    if member.filename.removesuffix(".npy") in wanted:
+                        _check_size(members, member)
                 return dict.fromkeys(names) | {name: archive[name] for name in wanted}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError as error:
+        raise ValueError(
+            f"`{path}` does not fit into memory; take fewer images, or a folder of "
+            "image files, which are read one by one."
+        ) from error
+    except (
+        *(OSError, ValueError, EOFError, RuntimeError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise ValueError(
             f"`{path}` ({path.stat().st_size:,} bytes) is no npz file of plain arrays: "
             f"{error}. Save it with np.savez(path, images=…, labels=…)."
         ) from error
+
+
+def _check_size(archive, member):
+    """Refuses an array whose header and file do not agree, before memory is taken."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"`{member.filename}` is compressed in another way than npz")
+    size, packed = member.file_size, member.compress_size
+    if size > _MOST_BYTES or (size > _SUSPECT and size > _MOST_SHRUNK * packed):
+        raise ValueError(
+            f"`{member.filename}` would unpack from {packed:,} to {size:,} bytes, and "
+            "so much is not taken from one file; a folder of image files is read one "
+            "by one"
+        )
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"`{member.filename}` is of npy version {version}")
+        shape, _, dtype = read(stream)
+        held = size - stream.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(
+            f"`{member.filename}` says that it holds {dtype} of shape {shape}, but has "
+            f"{held:,} bytes of them"
+        )
+
+
+_MOST_BYTES = 2**36  # of an array
+_SUSPECT = 2**30  # bytes of an array beyond which it must not shrink too well
+_MOST_SHRUNK = 200  # times; photographs do not shrink at all

@@ -1,22 +1,20 @@
 """Data sets of parquet files, local or from the Hugging Face Hub.
 
 Parquet is compressed in groups of rows and cannot be read at random. The rows are
-written once into an Arrow file, which is mapped into memory: nothing is loaded but the
-pages of the images that are asked for.
+written once into an Arrow file (`arrow_copy`) when the first image is asked for.
 """
 
-import hashlib
 import json
 import os
 import pathlib
 import re
-import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from adarank_jax.data import images
-from adarank_jax.data.sources import check_labels
+from adarank_jax.data import arrow_copy, images
+from adarank_jax.data.sources import check_labels, file_content
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "img_bytes", "image_bytes")
 LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
@@ -32,12 +30,15 @@ class ParquetImages:
         label: names that the column of class numbers may have; an absent one means
             that there are no labels.
         cache_dir: where the Arrow file is kept; `~/.cache/adarank_jax` by default. It
-            is about as large as the parquet files.
+            is about as large as the parquet files, and made by `prepare` or when the
+            first image is asked for.
         name: of the source in messages.
 
     Attributes:
         classes: names of the classes, if the files say them; else empty.
         labels: `(images,)` int32.
+        origin: repository and commit of files from the Hub; else empty.
+        warnings: of what is taken on trust.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -53,25 +54,22 @@ class ParquetImages:
         cache_dir: str | os.PathLike | None = None,
         name: str | None = None,
     ):
-        """Makes the Arrow file if there is none, and maps it."""
-        import pyarrow as pa
-
+        """Reads schemas and labels; no image is read and nothing is written."""
         paths = [pathlib.Path(file) for file in files]
         self._name = name or (f"`{paths[0].parent}`" if paths else "the data set")
         if not paths:
             raise ValueError(f"{self._name} has no parquet file.")
-        columns = _columns(paths, image, label)
-        self.classes = _class_names(paths[0], columns[1])
-        arrow = _arrow_file(paths, columns, _cache_folder(cache_dir))
-        self._map = pa.memory_map(str(arrow))
-        table = pa.ipc.open_file(self._map).read_all()
-        if not table.num_rows:
+        self._files, self._columns = paths, _columns(paths, image, label)
+        self._cache = arrow_copy.cache_folder(cache_dir)
+        self._lock = threading.Lock()
+        self._opened = None
+        self.classes = _class_names(paths[0], self._columns[1])
+        self.origin, self.warnings = "", []
+        count, labels = _read_labels(paths, self._columns[1])
+        if not count:
             raise ValueError(f"{self._name} has no row in {len(paths)} parquet files.")
-        self._chunks = table.column("image").chunks
-        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
-        labels = table.column("label").to_numpy() if columns[1] else None
         known = len(self.classes) or None
-        self.labels = check_labels(labels, table.num_rows, self._name, known)
+        self.labels = check_labels(labels, count, self._name, known)
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -82,18 +80,70 @@ class ParquetImages:
 
         Raises:
             IndexError: there is no such row.
-            ValueError: the row holds no image.
+            OSError: the Arrow file cannot be written, which the first image needs.
+            ValueError: the row holds no image, or a file is damaged.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"There is no row {index} among {len(self)}.")
+        chunks, ends = self._opened or self._open()
         row = index % len(self)
-        chunk = int(np.searchsorted(self._ends, row, side="right"))
-        place = row - int(self._ends[chunk]) + len(self._chunks[chunk])
-        content = self._chunks[chunk][place].as_buffer()
-        name = f"image {row} of {self._name}"
-        if content is None:
+        chunk = int(np.searchsorted(ends, row, side="right"))
+        place = row - int(ends[chunk]) + len(chunks[chunk])
+        image = self._decode(chunks[chunk][place], row)
+        return image, int(self.labels[row])
+
+    def prepare(self) -> None:
+        """Makes the Arrow file if there is none, and maps it.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: a file is damaged.
+        """
+        self._open()
+
+    def _open(self):
+        """Returns the chunks of the column of images, and where each ends."""
+        import pyarrow as pa
+
+        with self._lock:
+            if self._opened is None:
+                arrow = arrow_copy.find(self._files, self._columns, self._cache)
+                table = pa.ipc.open_file(pa.memory_map(str(arrow))).read_all()
+                chunks = table.column("image").chunks
+                self._opened = (chunks, np.cumsum([len(chunk) for chunk in chunks]))
+            return self._opened
+
+    def glance(self, count: int) -> list[np.ndarray]:
+        """Returns the first images, at most one group of rows; nothing is written.
+
+        Args:
+            count: how many at most.
+
+        Raises:
+            ValueError: a row holds no image, or a file is damaged.
+        """
+        columns = (self._columns[0], None)
+        batches = (
+            batch
+            for path in self._files
+            for batch in arrow_copy.batches(path, columns, count, first=True)
+        )
+        batch = next(batch for batch in batches if len(batch))
+        return [self._decode(cell, i) for i, cell in enumerate(batch.column("image"))]
+
+    def content(self) -> Iterator[bytes]:
+        """Yields names, sizes and parts of the files, and the commit on the Hub."""
+        yield self.origin.encode()
+        for path in self._files:
+            yield path.name.encode(errors="surrogateescape")
+            yield file_content(path)
+
+    def _decode(self, cell, row):
+        """Decodes the bytes of an image file."""
+        held, name = cell.as_buffer(), f"image {row} of {self._name}"
+        if held is None:
             raise ValueError(f"{name} is missing (null); fetch the data set again.")
-        return images.decode(memoryview(content), name), int(self.labels[row])
+        return images.decode(memoryview(held), name)
 
 
 def find_files(
@@ -172,7 +222,9 @@ def from_hub(
     revision = revision or after or None
     folder = fetch(repo, split, config, revision, offline)
     files = find_files(folder, split, config)
-    return ParquetImages(files, image, label, cache_dir, f"`{repo}` ({split})")
+    source = ParquetImages(files, image, label, cache_dir, f"`{repo}` ({split})")
+    source.origin = f"{repo}@{folder.name}"  # the Hub's cache names it by the commit
+    return source
 
 
 def fetch(
@@ -358,73 +410,29 @@ def _class_names(path, label):
     try:
         info = json.loads(metadata.get(b"huggingface", b"{}"))
         names = info["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
-    return tuple(map(str, names))
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _cache_folder(cache_dir):
-    """Returns where Arrow files are kept."""
-    if cache_dir is not None:
-        return pathlib.Path(cache_dir)
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "adarank_jax" / "images"
-
-
-def _arrow_file(paths, columns, folder):
-    """Returns the Arrow file of some parquet files, and makes it if need be."""
-    identity = [str(_VERSION), *map(str, columns)]
-    for path in paths:
-        stat = path.stat()
-        identity += [str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns)]
-    digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()
-    arrow = folder / f"{digest[:32]}.arrow"
-    if not arrow.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{arrow.name}.")
-        os.close(handle)
-        try:
-            _copy(paths, columns, temporary)
-            os.replace(temporary, arrow)
-        except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-            raise
-    return arrow
-
-
-def _copy(paths, columns, target):
-    """Writes images and labels of all rows into an Arrow file."""
+def _read_labels(paths, label):
+    """Returns the number of rows, and the labels if there is a column of them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [("image", pa.large_binary())] + [("label", pa.int64())][
-        : bool(columns[1])
-    ]
-    schema = pa.schema(fields)
-    with pa.OSFile(target, "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
-        for path in paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    wanted = [column for column in columns if column]
-                    for batch in file.iter_batches(_ROWS, columns=wanted):
-                        image = batch.column(columns[0])
-                        if pa.types.is_struct(image.type):
-                            flat = dict(
-                                zip(image.type.names, image.flatten(), strict=True)
-                            )
-                            image = flat["bytes"]
-                        arrays = [image.cast(pa.large_binary())]
-                        if columns[1]:
-                            label = batch.column(columns[1])
-                            if label.null_count:
-                                raise ValueError(f"`{path}` has rows without a label.")
-                            arrays.append(label.cast(pa.int64()))
-                        writer.write_batch(pa.record_batch(arrays, schema=schema))
-            except (pa.ArrowInvalid, OSError) as error:
-                raise ValueError(
-                    f"`{path}` is damaged: {error}. Fetch it again."
-                ) from error
-
-
-_ROWS = 256  # of a record batch
-_VERSION = 1  # of the Arrow file
+    count, labels = 0, []
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                count += file.metadata.num_rows
+                if label is None:
+                    continue
+                column = file.read(columns=[label]).column(label)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"`{path}` is damaged: {error}. Fetch it again."
+            ) from error
+        if column.null_count:
+            raise ValueError(f"`{path}` has rows without a label.")
+        labels.append(column.cast(pa.int64()).to_numpy())
+    return count, np.concatenate(labels) if labels else None

@@ -7,15 +7,18 @@ preprocessed already; `is_preprocessed` tells.
 """
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from adarank_jax.data import images
+from adarank_jax.data import class_order, images
 
 NO_LABEL = -1
+MOST_READ = 2_000
+"""Files or images that a fingerprint reads at most."""
 
 
 @runtime_checkable
@@ -88,6 +91,12 @@ class Arrays:
         """Returns the number of images."""
         return len(self._pixels)
 
+    def content(self) -> Iterator[bytes]:
+        """Yields the bytes of the arrays."""
+        for array in (self._pixels, self.labels):
+            yield repr((array.shape, str(array.dtype))).encode()
+            yield np.ascontiguousarray(array).data.cast("B")
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Returns an image and its label."""
         if self.is_preprocessed:
@@ -112,6 +121,10 @@ class Relabelled:
     Args:
         source: any.
         numbers: the new number of each class of the source.
+        warnings: of the order.
+
+    Attributes:
+        warnings: of the source and of the order.
 
     Raises:
         ValueError: two classes would get the same number.
@@ -123,7 +136,9 @@ class Relabelled:
         1
     """
 
-    def __init__(self, source: ImageSource, numbers: Sequence[int]):
+    def __init__(
+        self, source: ImageSource, numbers: Sequence[int], warnings: Sequence[str] = ()
+    ):
         """Checks that the mapping is one to one."""
         if sorted(numbers) != list(range(len(numbers))):
             raise ValueError(
@@ -131,6 +146,7 @@ class Relabelled:
                 f"{list(numbers)}."
             )
         self._source, self._numbers = source, tuple(numbers)
+        self.warnings = [*warnings_of(source), *warnings]
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -157,14 +173,147 @@ class Relabelled:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes in the new order; empty if the source does not say."""
-        names = getattr(self._source, "classes", ())
+        """Names of the classes in the new order, "" where the source has none."""
+        names = tuple(getattr(self._source, "classes", ()))
+        if not names:
+            return ()
+        names += ("",) * (len(self._numbers) - len(names))
         return tuple(names[self._numbers.index(i)] for i in range(len(names)))
 
     @property
     def labels(self) -> np.ndarray:
         """New labels of all images, `(images,)` int32."""
         return np.array([self.new(int(x)) for x in labels_of(self._source)], np.int32)
+
+    def prepare(self) -> None:
+        """Prepares the source."""
+        prepare(self._source)
+
+    def glance(self, count: int) -> list[np.ndarray]:
+        """Returns some images of the source."""
+        return glance(self._source, count)
+
+    def content(self) -> Iterator[bytes]:
+        """Yields what the source is known by, and the new numbers."""
+        yield from content(self._source)
+        yield repr(self._numbers).encode()
+
+
+def renumbered(source: Any, names: Sequence[str], name: str) -> Relabelled:
+    """Numbers the classes of a source that has its own order as a head does.
+
+    Args:
+        source: of images, with `classes`.
+        names: of the head's classes, in the order of its rows.
+        name: of the source in messages.
+
+    Returns:
+        The source; its `warnings` say so if the order is taken on trust.
+
+    Raises:
+        ValueError: the classes are not those of the head.
+    """
+    numbers = class_order.renumbering(source.classes, names, name)
+    doubts = [*class_order.doubts(source.classes, names, name)]
+    return Relabelled(source, numbers, doubts)
+
+
+def warnings_of(source: Any) -> list[str]:
+    """Returns what a source, of any kind, warns of.
+
+    Args:
+        source: any image source.
+    """
+    return [*getattr(source, "warnings", ())]
+
+
+def prepare(source: Any) -> None:
+    """Does now what the first image would wait for, such as copying a parquet set.
+
+    Args:
+        source: any image source.
+
+    Raises:
+        OSError: there is no room for it.
+        ValueError: the source is damaged.
+    """
+    if hasattr(source, "prepare"):
+        source.prepare()
+
+
+def glance(source: Any, count: int) -> list[np.ndarray]:
+    """Returns some images, the same ones each time; nothing is written for it.
+
+    Args:
+        source: any image source.
+        count: how many at most; evenly spaced where the source can be read at random.
+    """
+    if hasattr(source, "glance"):
+        return source.glance(count)
+    return [source[i][0] for i in spread(len(source), count)]
+
+
+def content(source: Any) -> Iterator[bytes]:
+    """Yields what a source is known by: see `fingerprint`.
+
+    Args:
+        source: any image source.
+
+    Yields:
+        Parts.
+    """
+    if hasattr(source, "content"):
+        yield from source.content()
+        return
+    for image in glance(source, MOST_READ):
+        yield repr((image.shape, str(image.dtype))).encode()
+        yield image.tobytes()
+
+
+def fingerprint(source: Any) -> str:
+    """Returns a digest that changes when the images of a source do.
+
+    It is cheap: of files more than 2,000 or large it reads a fixed part, evenly spread.
+    Names and sizes of all files count, where they lie does not.
+
+    Args:
+        source: any image source.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+
+    Examples:
+        >>> import numpy as np
+        >>> one, other = (Arrays(np.full((2, 1, 1), i, np.uint8)) for i in range(2))
+        >>> fingerprint(one) == fingerprint(one), fingerprint(one) == fingerprint(other)
+        (True, False)
+    """
+    digest = hashlib.sha256(b"%d images" % len(source))
+    for part in content(source):
+        digest.update(b"\n%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def file_content(path: str | os.PathLike) -> bytes:
+    """Hashes a file: the whole of a small one, evenly spread parts of a large one.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The size and a digest.
+    """
+    path, digest = pathlib.Path(path), hashlib.sha256()
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        if size <= _LARGE:
+            digest.update(stream.read())
+        else:
+            for start in spread(size - _PART + 1, _LARGE // _PART):
+                stream.seek(start)
+                digest.update(stream.read(_PART))
+    return b"%d " % size + digest.digest()
 
 
 def labels_of(source: Any) -> np.ndarray:
@@ -227,97 +376,12 @@ def check_labels(
     return labels.astype(np.int32)
 
 
-def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> list[int]:
-    """Compares two lists of class names that say the same in other words or order.
-
-    Names are compared by their letters and digits; one of several words ("['happy',
-    'smiling']") or a longer form ("fear", "fearful") will do where only one class has
-    it. If every class has a partner, the order of the source is translated. Otherwise
-    those that have one must have one number in both lists, because a head would judge
-    by the wrong class; names without a partner are taken for other words.
-
-    Args:
-        found: names of the source, in the order of its labels.
-        expected: names of the head, in the order of its classes.
-        name: of the source in messages.
-
-    Returns:
-        The number that each class of the source has in `expected`, for `Relabelled`.
-
-    Raises:
-        ValueError: the lists differ in length, or share only some names and disagree
-            on the numbers of these.
-
-    Examples:
-        >>> renumbering(["sad", "sea_lake"], ["Sea Lake", "sad"], "faces")
-        [1, 0]
-    """
-    if len(found) != len(expected):
-        raise ValueError(
-            f"{name} has {len(found)} classes, expected {len(expected)}; is this the "
-            "right data set and head profile?"
-        )
-    if [*map(_words, found)] == [*map(_words, expected)]:
-        return list(range(len(found)))
-    partners = _partners(found, expected)
-    if len(partners) == len(found):
-        return [partners[i] for i in range(len(found))]
-    moved = [
-        f"{found[i]!r} is {i} there, {j} here"
-        for i, j in sorted(partners.items())
-        if i != j
-    ]
-    if moved:
-        raise ValueError(
-            f"The classes of {name} are in another order than those of the head: "
-            + "; ".join(moved[:5])
-            + ". Name them alike, or choose the other profile of prompts; in Python, "
-            "`Relabelled` gives them other numbers."
-        )
-    return list(range(len(found)))
-
-
-def _partners(found, expected):
-    """Maps the classes that only one class of the other list can be."""
-    left, right = [*map(_words, found)], [*map(_words, expected)]
-    partners = {}
-    for alike in (_share, _extend):
-        rows = [i for i in range(len(left)) if i not in partners]
-        cols = [j for j in range(len(right)) if j not in partners.values()]
-        pairs = [(i, j) for i in rows for j in cols if alike(left[i], right[j])]
-        for i, j in pairs:
-            if sum(i == k or j == m for k, m in pairs) == 1:
-                partners[i] = j
-    return partners
-
-
-def _share(one, two):
-    """Tells whether two classes have a word in common."""
-    return bool(one & two)
-
-
-def _extend(one, two):
-    """Tells whether a word of one class begins one of the other."""
-    return any(
-        min(len(a), len(b)) >= _SHORTEST and (a.startswith(b) or b.startswith(a))
-        for a in one
-        for b in two
-    )
-
-
-def _words(name):
-    """Returns the letters and digits of a class name, or of each of several."""
-    several = re.fullmatch(r"\[(.*)\]", name)
-    parts = several[1].split(",") if several else [name]
-    return {re.sub(r"[\W_]+", "", part.casefold()) for part in parts}
-
-
 def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[str]:
     """Looks for images that two tasks have in common.
 
     Args:
         sources: of each task.
-        sample: images of each source that are compared, evenly spaced.
+        sample: images of each source that are compared, as `glance` gives them.
 
     Returns:
         A warning for each pair of tasks that share an image; none is the usual case.
@@ -325,7 +389,7 @@ def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[
     seen = {
         task: {
             hashlib.sha256(b"%d %d" % image.shape[:2] + image.tobytes()).digest()
-            for image in (source[i][0] for i in _spread(len(source), sample))
+            for image in glance(source, sample)
         }
         for task, source in sources.items()
     }
@@ -339,9 +403,19 @@ def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[
     ]
 
 
-def _spread(count, sample):
-    """Returns evenly spaced indices."""
+def spread(count: int, sample: int) -> list[int]:
+    """Returns evenly spaced indices, the first and the last among them.
+
+    Args:
+        count: of things.
+        sample: how many to take at most.
+
+    Examples:
+        >>> spread(5, 3)
+        [0, 2, 4]
+    """
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, sample))})
 
 
-_SHORTEST = 4  # letters of a word that may begin another
+_LARGE = 4 * 2**20  # bytes of a file that is read whole
+_PART = 2**16  # bytes that are read of a larger one at each place

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class TfdsImages:
         self._name = f"`{builder}` ({split})"
         self._source = _open(made, builder, split, data_dir)
         self.classes = class_names(made)
+        self._identity = f"{made.info.full_name} {split}"
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -52,6 +54,10 @@ class TfdsImages:
         example = self._source[index]
         image = images.decode(example["image"], f"image {index} of {self._name}")
         return image, int(self._check([example["label"]])[0])
+
+    def content(self) -> Iterator[bytes]:
+        """Yields builder, version and split."""
+        yield self._identity.encode()
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -103,7 +109,7 @@ def make_builder(
 
 def _open(made, builder, split, data_dir):
     """Opens a split for random access."""
-    where = pathlib.Path(made.data_dir).parent.parent if data_dir is None else data_dir
+    where = _root(made) if data_dir is None else data_dir
     command = (
         f"`python -m experiments.prepare --dataset {builder} --data-dir {where}` "
         "(needs TensorFlow, once)"
@@ -128,6 +134,12 @@ def _open(made, builder, split, data_dir):
             f"tfds set {builder!r} has splits {sorted(made.info.splits)}, expected "
             f"{split!r}."
         ) from error
+
+
+def _root(made):
+    """Returns the folder of all data sets, above name, configuration and version."""
+    depth = len(made.info.full_name.split("/"))
+    return pathlib.Path(made.data_dir).parents[depth - 1]
 
 
 def _unprepared(made, builder, command):

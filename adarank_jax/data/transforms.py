@@ -167,9 +167,13 @@ def from_preprocessor_config(
     else:
         where, given = f"`{os.fspath(config)}`", _read_json(config)
     given = given.get("image_processor", given)
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"{where} holds {given!r} as `image_processor`, expected an object."
+        )
     problems = [_unknown(key) for key in given if key not in {*_READ, *_IGNORED}]
     kind = given.get("image_processor_type", given.get("feature_extractor_type"))
-    if kind is not None and kind not in _KINDS:
+    if kind is not None and not (isinstance(kind, str) and kind in _KINDS):
         problems.append(f"image processor {kind!r}, expected one of {sorted(_KINDS)}")
     values = {key: given.get(key, default) for key, default in _READ.items()}
     for key in (key for key in _READ if key.startswith("do_")):
@@ -185,7 +189,7 @@ def from_preprocessor_config(
     crop = (crop, crop) if isinstance(crop, int) else crop
     mean = _channels(values["image_mean"], "image_mean", problems)
     std = _channels(values["image_std"], "image_std", problems)
-    if values["resample"] not in {*Image.Resampling}:
+    if values["resample"] not in [*Image.Resampling]:
         problems.append(
             f"resample = {values['resample']!r}, expected one of "
             f"{[*map(int, Image.Resampling)]}"
@@ -241,8 +245,17 @@ def _read_json(path):
         raise FileNotFoundError(
             f"There is no file `{path}`; expected a preprocessor_config.json."
         )
+    with open(path, "rb") as stream:
+        content = stream.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(
+            f"`{path}` has more than {_MOST_BYTES:,} bytes, expected a short "
+            "preprocessor_config.json."
+        )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(content.decode())
+    except RecursionError:
+        raise ValueError(f"`{path}` is nested too deeply; fetch it again.") from None
     except ValueError as error:
         raise ValueError(f"`{path}` is no JSON: {error}; fetch it again.") from error
     if not isinstance(config, dict):
@@ -292,6 +305,7 @@ def _channels(value, name, problems):
     return None
 
 
+_MOST_BYTES = 2**20  # of a configuration
 _MOST_PIXELS = 4 * images.MAX_PIXELS
 _READ = {
     "do_resize": True,

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -151,6 +152,14 @@ def test_bad_image_reaches_the_reader_of_the_stream():
         next(TaskBatches([(images,)], 2, seed=0).stream())
     with pytest.raises(ValueError, match=r"0\.jpg` is damaged"):
         next(in_order(images, 2))
+
+
+def test_all_sources_share_the_threads_that_decode():
+    before = threading.active_count()
+    pixels = np.zeros((64, 2, 2, 3), np.uint8)
+    for _ in range(12):
+        lazy(pixels)[0][:]
+    assert threading.active_count() - before <= min(16, os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])

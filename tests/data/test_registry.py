@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from adarank_jax.data import prompts, registry, sources, tfds_source
+from adarank_jax.data import class_order, prompts, registry, tfds_source
 from adarank_jax.data.registry import Hub, Tfds
 
 ALL = [(name, profile) for name in registry.names() for profile in registry.PROFILES]
@@ -117,7 +117,7 @@ def test_class_names_of_the_heads_agree(name, profile):
         names = tfds_source.class_names(builder)
         numbers = data.tfds.numbers or range(len(names))
         ours = [names[numbers.index(i)] for i in range(len(names))]
-        assert sources.renumbering(ours, head, name) == list(range(len(head)))
+        assert class_order.renumbering(ours, head, name) == list(range(len(head)))
 
 
 def test_size_is_compared_with_the_literature():

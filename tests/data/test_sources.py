@@ -1,7 +1,9 @@
+import concurrent.futures
 import io
 import json
 import os
 import threading
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from adarank_jax.data import loading, parquet, registry, sources
+from adarank_jax.data import class_order, loading, npz, parquet, registry, sources
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
 from adarank_jax.data.sources import Arrays, Relabelled
+from experiments import task_images
+from experiments.merge_config import Data
 
 
 def picture(value, size=(9, 8)):
@@ -237,6 +241,47 @@ def test_damaged_npz_is_refused_by_name(tmp_path):
         NpzImages(tmp_path / "gone.npz")
 
 
+def write_npy(file, member, shape, held, dtype="|u1", packed=zipfile.ZIP_DEFLATED):
+    """Writes an npz whose header promises `shape` and whose member has `held` bytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(file, "w", packed) as archive:
+        archive.writestr(member, header.getvalue() + bytes(held))
+
+
+@pytest.mark.parametrize("member", ["images.npy", "images"])
+@pytest.mark.parametrize("shape", [(10**12, 224, 224), (2**62, 4, 4), (2, 3, 4)])
+def test_npz_that_promises_too_much_is_refused_before_it_is_read(
+    tmp_path, member, shape
+):
+    write_npy(tmp_path / "a.npz", member, shape, 48)
+    with pytest.raises(ValueError, match=r"a\.npz` .* has 48 bytes of them"):
+        NpzImages(tmp_path / "a.npz")
+
+
+def test_npz_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    write_npy(tmp_path / "a.npz", "images.npy", (1_000, 30, 30), 900_000)
+    assert len(NpzImages(tmp_path / "a.npz")) == 1_000
+    monkeypatch.setattr(npz, "_SUSPECT", 100_000)
+    with pytest.raises(ValueError, match="would unpack from [0-9,]+ to 900,"):
+        NpzImages(tmp_path / "a.npz")
+    write_npy(tmp_path / "b.npz", "images.npy", (2, 3, 3), 18, packed=zipfile.ZIP_LZMA)
+    with pytest.raises(ValueError, match="compressed in another way"):
+        NpzImages(tmp_path / "b.npz")
+
+
+def test_npz_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 3, 3), np.uint8))
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", full)
+    with pytest.raises(ValueError, match=r"a\.npz` does not fit into memory"):
+        NpzImages(tmp_path / "a.npz")
+
+
 # Parquet files.
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -306,20 +351,50 @@ def test_parquet_says_the_class_names_of_its_metadata(tmp_path):
 def test_parquet_is_converted_once_and_again_when_it_changes(tmp_path):
     file, cache = tmp_path / "a.parquet", tmp_path / "cache"
     write_parquet(file, [1, 2], [0, 0])
-    parquet.ParquetImages([file], cache_dir=cache)
+    parquet.ParquetImages([file], cache_dir=cache).prepare()
     (made,) = cache.iterdir()
     before = made.stat().st_mtime_ns
-    parquet.ParquetImages([file], cache_dir=cache)
+    assert read(parquet.ParquetImages([file], cache_dir=cache)) == [(1, 0), (2, 0)]
     assert [each.stat().st_mtime_ns for each in cache.iterdir()] == [before]
     write_parquet(file, [1, 2, 5], [0, 0, 0])
-    assert len(parquet.ParquetImages([file], cache_dir=cache)) == 3
+    source = parquet.ParquetImages([file], cache_dir=cache)
+    assert read(source) == [(1, 0), (2, 0), (5, 0)]
+
+
+def test_parquet_writes_nothing_before_an_image_is_asked_for(tmp_path):
+    file, cache = tmp_path / "a.parquet", tmp_path / "cache"
+    names = ["cat", "dog", "owl"]
+    write_parquet(file, [3, 1, 2, 4], [0, 1, 0, 1], names=names)
+    source = sources.renumbered(
+        parquet.ParquetImages([file], cache_dir=cache), ("dog", "cat", "owl"), "x"
+    )
+    assert (len(source), source.labels.tolist()) == (4, [1, 0, 1, 0])
+    shown = sources.glance(source, 64)
+    assert [int(image[0, 0, 0]) for image in shown] == [3, 1]  # a group of rows
+    same = Arrays(np.full((1, 8, 9, 3), 3, np.uint8))
+    (text,) = sources.shared_images({"a": source, "b": same})
+    assert "1 of the 2" in text
+    assert len(sources.fingerprint(source)) == 64
+    assert not cache.exists()
+    sources.prepare(source)
+    assert [each.suffix for each in cache.iterdir()] == [".arrow"]
+    assert read(source) == [(3, 1), (1, 0), (2, 1), (4, 0)]
+
+
+def test_first_images_asked_for_by_many_threads_make_one_copy(tmp_path):
+    file = write_parquet(tmp_path / "a.parquet", [*range(20)], [0] * 20)
+    source = parquet.ParquetImages([file], cache_dir=tmp_path / "cache")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(lambda i: int(source[i][0][0, 0, 0]), range(20))]
+    assert found == [*range(20)]
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
 
 
 def test_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
     file, cache = write_parquet(tmp_path / "a.parquet", [1], [0]), tmp_path / "cache"
-    monkeypatch.setattr(parquet.os, "replace", _no_space)
+    monkeypatch.setattr(os, "replace", _no_space)
     with pytest.raises(OSError, match="full"):
-        parquet.ParquetImages([file], cache_dir=cache)
+        parquet.ParquetImages([file], cache_dir=cache).prepare()
     assert not [*cache.iterdir()]
 
 
@@ -340,8 +415,10 @@ def test_damaged_page_of_parquet_is_refused_by_name(tmp_path):
     damaged = bytearray(file.read_bytes())
     damaged[4:60] = bytes(56)
     file.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"a\.parquet` is damaged"):
-        parquet.ParquetImages([file], cache_dir=tmp_path / "cache")
+    source = parquet.ParquetImages([file], cache_dir=tmp_path / "cache")
+    for use in (source.prepare, lambda: source[0], lambda: source.glance(3)):
+        with pytest.raises(ValueError, match=r"a\.parquet` is damaged"):
+            use()
     assert not [*(tmp_path / "cache").iterdir()]
 
 
@@ -437,6 +514,7 @@ def test_hub_data_set_is_read_offline_at_a_revision(hub):
     source = parquet.from_hub(
         "me/set@refs/convert/parquet", config="default", offline=True
     )
+    assert source.origin == "me/set@" + "0" * 40
     assert read(source) == [(8, 1), (9, 0)]
 
 
@@ -452,7 +530,7 @@ def test_hub_data_set_that_is_not_there_says_how_to_get_it(hub):
 
 def test_classes_in_another_order_are_renumbered():
     found = ("angry", "neutral", "sad")
-    assert sources.renumbering(found, ("Angry", "sad", "neutral"), "x") == [0, 2, 1]
+    assert class_order.renumbering(found, ("Angry", "sad", "neutral"), "x") == [0, 2, 1]
     source = Arrays(np.zeros((3, 1, 1), np.uint8), np.arange(3))
     relabelled = Relabelled(source, (0, 2, 1))
     assert [relabelled[i][1] for i in range(3)] == [0, 2, 1]
@@ -464,7 +542,7 @@ def test_classes_in_another_order_are_renumbered():
 
 def test_other_words_for_the_same_classes_are_accepted():
     found, head = ("AnnualCrop", "Forest"), ("annual crop land", "forest")
-    assert sources.renumbering(found, head, "x") == [0, 1]
+    assert class_order.renumbering(found, head, "x") == [0, 1]
 
 
 def test_classes_of_fer2013_are_told_apart():
@@ -475,25 +553,67 @@ def test_classes_of_fer2013_are_told_apart():
         "['neutral', 'bored']",
     )
     expected = [0, 1, 2, 3, 6, 4, 5]
-    assert sources.renumbering(folders, official, "x") == expected
+    assert class_order.renumbering(folders, official, "x") == expected
     fusion_bench = ("angry", "disgusted", "fearful", "happy")
     fusion_bench += ("neutral", "sad", "surprised")
-    assert sources.renumbering(fusion_bench, official, "x") == expected
-    assert sources.renumbering(folders, fusion_bench, "x") == [*range(7)]
+    assert class_order.renumbering(fusion_bench, official, "x") == expected
+    assert class_order.renumbering(folders, fusion_bench, "x") == [*range(7)]
+
+
+@pytest.mark.parametrize(
+    ("found", "names", "expected"),
+    [
+        (("annual_crop", "sea lake"), ("Sea Lake", "Annual Crop"), [1, 0]),
+        (("dog",), ("cat", "dog", "owl"), [1, 0, 2]),
+        (("0", "1", "10", "2"), [*"abcdefghijk"], [0, 1, 10, 2]),
+        (("00000", "00001"), ("red", "blue"), [0, 1]),
+        (("0", "1"), ("1", "0"), [1, 0]),
+        (("c", "c++"), ("c++", "c"), [1, 0]),
+    ],
+)
+def test_folders_are_numbered_by_names_or_numbers(found, names, expected):
+    numbers = class_order.folder_numbers(found, names, "x")
+    assert numbers[: len(found)] == expected[: len(found)]
+    assert sorted(numbers) == [*range(len(names))]
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (("ha", "ki", "o"), ("お", "き", "は")),
+        (("1", "2"), ("red", "blue")),
+        (("1", "01"), ("red", "blue")),
+        (("a_b", "ab"), ("ab", "c")),
+        (("fear", "joy"), ("joyful", "fearful")),
+        (("C", "c++"), ("c", "c++")),
+        (("red", "1"), ("red", "blue")),
+    ],
+)
+def test_folders_of_other_classes_are_refused(found, names):
+    with pytest.raises(ValueError, match="`x` has . folders .*name the folders as"):
+        class_order.folder_numbers(found, names, "x")
+
+
+def test_order_on_trust_is_said():
+    (text,) = class_order.doubts(("o", "ki", "su"), ("お", "き", "す"), "kana")
+    assert "0 of 3 class names of kana match" in text
+    assert "0 is 'o' there, 'お' here" in text
+    assert not [*class_order.doubts(("AnnualCrop", "x"), ("annual crop", "y"), "z")]
+    assert not [*class_order.doubts(("a", "a"), ("a", "a"), "z")]
 
 
 def test_names_that_occur_twice_are_left_alone():
-    assert sources.renumbering(("a", "a", "b"), ("a", "a", "b"), "x") == [0, 1, 2]
-    assert sources.renumbering(("a", "a", "c"), ("a", "a", "d"), "x") == [0, 1, 2]
+    assert class_order.renumbering(("a", "a", "b"), ("a", "a", "b"), "x") == [0, 1, 2]
+    assert class_order.renumbering(("a", "a", "c"), ("a", "a", "d"), "x") == [0, 1, 2]
 
 
 def test_classes_that_disagree_are_refused():
     fer = ("angry", "yuck", "neutral", "sad")
     head = ("angry", "disgusted", "sad", "neutral")
     with pytest.raises(ValueError, match="'neutral' is 2 there, 3 here"):
-        sources.renumbering(fer, head, "x")
+        class_order.renumbering(fer, head, "x")
     with pytest.raises(ValueError, match="x has 4 classes, expected 3"):
-        sources.renumbering(fer, head[:3], "x")
+        class_order.renumbering(fer, head[:3], "x")
 
 
 def test_relabelling_must_be_one_to_one():
@@ -511,6 +631,53 @@ def test_images_of_two_tasks_are_compared():
     assert not sources.shared_images({"a": same, "b": other})
     (text,) = sources.shared_images({"a": same, "b": other, "c": Arrays(pixels[:10])})
     assert "'a' and 'c' have 10 of the 10" in text
+
+
+def _same_folder(root):
+    return ImageFolder(write_folder(root, cat=[1, 2], dog=[3]))
+
+
+def test_fingerprint_of_a_folder_is_that_of_its_content(tmp_path):
+    one = sources.fingerprint(_same_folder(tmp_path / "one"))
+    assert one == sources.fingerprint(_same_folder(tmp_path / "two"))
+    picture(9).save(tmp_path / "two/cat/001.png")
+    assert one != sources.fingerprint(ImageFolder(tmp_path / "two"))
+    (tmp_path / "one/cat/002.png").rename(tmp_path / "one/dog/002.png")
+    assert one != sources.fingerprint(ImageFolder(tmp_path / "one"))
+
+
+def test_fingerprint_of_arrays_tells_pixels_labels_and_shape():
+    pixels = np.arange(16, dtype=np.uint8)
+    seen = [
+        Arrays(pixels.reshape(4, 2, 2)),
+        Arrays(pixels.reshape(2, 4, 2)),
+        Arrays(pixels[::-1].reshape(4, 2, 2)),
+        Arrays(pixels.reshape(4, 2, 2), np.arange(4)),
+        Arrays(np.zeros((4, 2, 2, 3), np.float16)),
+        Relabelled(Arrays(pixels.reshape(4, 2, 2), np.arange(4)), (3, 2, 1, 0)),
+        [(np.zeros((2, 2, 3), np.uint8), 0)] * 4,
+    ]
+    assert len({*map(sources.fingerprint, seen)}) == len(seen)
+
+
+def test_fingerprint_of_parquet_is_that_of_its_files(tmp_path):
+    for name, values in {"a": [1, 2], "b": [1, 2], "c": [1, 3]}.items():
+        write_parquet(tmp_path / name / "test.parquet", values, [0, 1])
+    prints = [
+        sources.fingerprint(parquet.ParquetImages([tmp_path / name / "test.parquet"]))
+        for name in "abc"
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_fingerprint_reads_parts_of_a_large_file(tmp_path):
+    file = tmp_path / "a"
+    file.write_bytes(bytes(5 * 2**20))
+    before = sources.file_content(file)
+    with open(file, "r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"x")
+    assert sources.file_content(file) != before
 
 
 # Registered data sets.
@@ -554,6 +721,66 @@ def test_load_renumbers_by_the_names_of_the_head(tmp_path, tiny_registry):
         cache_dir=tmp_path,
     )
     assert read(source) == [(1, 1), (2, 1), (3, 0)]
+
+
+def test_load_numbers_folders_as_the_head_does(tmp_path, tiny_registry):
+    root = tmp_path / "RenderedSST2/test"
+    classes = ("positive", "negative")
+    write_folder(root, negative=[1, 2], positive=[3])
+    source = loading.load("rendered-sst2", data_dir=tmp_path, classes=classes)
+    assert read(source) == [(1, 1), (2, 1), (3, 0)]
+    assert (source.classes, source.warnings) == (classes, [])
+    (root / "negative").rename(root / "bad")
+    with pytest.raises(ValueError, match="only there: 'bad'; only in the head: 'neg"):
+        loading.load("rendered-sst2", data_dir=tmp_path, classes=classes)
+
+
+@pytest.mark.parametrize(
+    "classes", [None, [f"sign {'abcdefghijkl'[i]}" for i in range(12)]]
+)
+def test_load_reads_names_of_folders_as_numbers(tmp_path, monkeypatch, classes):
+    table = registry._TABLES["official"]
+    small = table["GTSRB"]._replace(test_sizes=(12,), num_classes=12)
+    monkeypatch.setitem(table, "GTSRB", small)
+    write_folder(tmp_path / "gtsrb/test", **{str(i): [i] for i in range(12)})
+    source = loading.load("GTSRB", data_dir=tmp_path, classes=classes)
+    assert sorted(read(source)) == [(i, i) for i in range(12)]
+
+
+def test_load_warns_of_an_order_on_trust(tmp_path, tiny_registry):
+    root = tmp_path / "RenderedSST2"
+    write_parquet(root / "test.parquet", [1, 2, 3], [0, 0, 1], names=["xx", "yy"])
+    source = loading.load(
+        "rendered-sst2",
+        data_dir=tmp_path,
+        classes=("negative", "positive"),
+        cache_dir=tmp_path,
+    )
+    assert "0 of 2 class names of RenderedSST2 from local" in source.warnings[0]
+
+
+def test_warnings_of_a_source_reach_the_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_parquet(tmp_path / "set/test.parquet", [1, 2], [0, 1], names=["xx", "yy"])
+    data = Data(parquet=str(tmp_path / "set"))
+    source, warnings = task_images.open_images(data, ["a", "b"], "official", None, True)
+    assert source.labels.tolist() == [0, 1]
+    (text,) = warnings
+    assert "0 of 2 class names" in text
+    assert not (tmp_path / "cache").exists()
+
+
+def test_load_warns_of_an_unchecked_row_that_names_no_class(hub, tiny_registry):
+    snapshot = write_hub(hub, "nateraw/rendered-sst2", "refs/convert/parquet")
+    file = snapshot / "default/test/0000.parquet"
+    write_parquet(file, [1, 2, 3], [0, 1, 1])
+    classes = ("negative", "positive")
+    source = loading.load("RenderedSST2", offline=True, classes=classes)
+    (text,) = sources.warnings_of(source)
+    assert "`nateraw/rendered-sst2` does not name its classes" in text
+    write_parquet(file, [1, 2, 3], [0, 1, 1], names=[*classes])
+    source = loading.load("RenderedSST2", offline=True, classes=classes)
+    assert sources.warnings_of(source) == []
 
 
 def test_load_reads_the_hub_offline(hub, tiny_registry):

@@ -11,6 +11,7 @@ from PIL import Image
 os.environ["NO_GCE_CHECK"] = "true"
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.features import image_feature
 
 from adarank_jax.data import loading, registry, sources
@@ -102,6 +103,19 @@ def test_unprepared_set_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=command):
         TfdsImages("svhn_cropped", "test", tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("builder", ["svhn_cropped", "emnist/digits"])
+def test_unprepared_set_names_the_folder_of_all_sets(tmp_path, monkeypatch, builder):
+    monkeypatch.setattr(constants, "DATA_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=rf"--data-dir {tmp_path}` "):
+        TfdsImages(builder, "test")
+
+
+def test_fingerprint_names_builder_version_and_split(prepared):
+    source = TfdsImages("tiny_shapes", "test", prepared)
+    assert [*source.content()] == [b"tiny_shapes/1.0.0 test"]
+    assert sources.fingerprint(source) == sources.fingerprint(source)
 
 
 @pytest.mark.parametrize(("builder", "split", "num_classes"), BUILDERS)

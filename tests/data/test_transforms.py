@@ -170,9 +170,18 @@ def test_preprocessor_config_lists_all_that_it_cannot_do(tmp_path):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[1]", '{"image_processor": 3}', '{"resample": []}'),
+        *('{"image_processor_type": {}}', "[" * 100_000, "{" + " " * 2**20 + "}"),
+        b"\xff{}",
+    ],
+    ids=lambda content: str(content[:20]),
+)
 def test_damaged_preprocessor_config_is_refused_by_name(tmp_path, content):
-    (tmp_path / "p.json").write_text(content)
+    raw = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "p.json").write_bytes(raw)
     with pytest.raises(ValueError, match=r"p\.json"):
         transforms.from_preprocessor_config(tmp_path / "p.json")
     with pytest.raises(FileNotFoundError, match=r"q\.json"):
