@@ -101,7 +101,7 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
     transform, folder = None, None
     if base is not None:
         folder = base.state.files[0].parent
-        transform = log.attempt("base", lambda: clip_parts.read_transform(base, folder))
+        transform = log.attempt("base", lambda: clip_parts.read_transform(base))
         needs_text = any(task.head is None for task in tasks.values())
         if needs_text:
             log.attempt("base", lambda: clip_parts.check_text(base, folder))
