@@ -68,13 +68,17 @@ class Card:
         versions: of packages, device and whatever else is worth a row.
         seed: of the order of the images.
         commit: of adarank_jax, if known.
-        digest: SHA-256 of the merged image tower.
+        digest: SHA-256 of the merged image tower, float32, as it was measured.
+        dtype: of the image tower in the export, empty if not known.
+        stored_digest: SHA-256 of the image tower as it is in the export, read back as
+            float32; other than `digest` if the export is rounded.
         rows: measured accuracies, with `label`, `per_task` and `mean`, shares of one;
             empty if no labels were given.
         result: `label` of the row that is this model.
         has_text_tower: the export is a whole `CLIPModel`.
         has_open_clip: the export has the files of open_clip.
         has_recipe: the export has `recipe.safetensors`.
+        has_masks: the recipe holds masks, not only coefficients.
     """
 
     title: str
@@ -89,11 +93,14 @@ class Card:
     seed: int
     commit: str | None = None
     digest: str = ""
+    dtype: str = ""
+    stored_digest: str = ""
     rows: Sequence[Mapping[str, Any]] = ()
     result: str = ""
     has_text_tower: bool = True
     has_open_clip: bool = False
     has_recipe: bool = True
+    has_masks: bool = True
 
 
 def render(card: Card) -> str:

@@ -5,6 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
+from adarank_jax.checkpoints import model_files
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.data import transforms
 from adarank_jax.data.transforms import ClipTransform
@@ -12,21 +13,21 @@ from adarank_jax.models import clip_text
 from experiments import zero_shot
 
 
-def read_transform(base: ClipCheckpoint, folder: pathlib.Path) -> ClipTransform:
+def read_transform(base: ClipCheckpoint) -> ClipTransform:
     """Reads the base's own preprocessing, or takes CLIP's for its image size.
 
     Args:
         base: the pretrained checkpoint.
-        folder: of its configuration.
 
     Raises:
         ValueError: the file cannot be used, or gives images of another size.
     """
-    size = base.config["vision"]["image_size"]
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return ClipTransform(size=size, crop=size)
-    transform = transforms.from_preprocessor_config(file)
+    size, file = base.config["vision"]["image_size"], None
+    try:
+        file = model_files.preprocessing_file(base)
+        transform = transforms.from_preprocessor_config(model_files.preprocessing(base))
+    except ValueError as error:
+        raise ValueError(f"`{file}`: {error}" if file else str(error)) from error
     image = np.zeros((size, size, 3), np.uint8)
     if transform(image).shape != (size, size, 3):
         raise ValueError(

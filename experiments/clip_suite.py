@@ -102,7 +102,7 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
     transform, folder = None, None
     if base is not None:
         folder = base.state.files[0].parent
-        transform = log.attempt("base", lambda: clip_parts.read_transform(base, folder))
+        transform = log.attempt("base", lambda: clip_parts.read_transform(base))
         needs_text = any(task.head is None for task in tasks.values())
         if needs_text:
             log.attempt("base", lambda: clip_parts.check_text(base, folder))
@@ -167,7 +167,7 @@ class _Log:
 def _read(log, where, source, qkv, base=None):
     """Reads a checkpoint."""
     checkpoint = clip.read_clip(source, qkv, base, log.offline)
-    log.warn(where, *checkpoint.state.warnings)
+    log.warn(where, *checkpoint.state.warnings, *checkpoint.warnings)
     return checkpoint
 
 
@@ -367,7 +367,7 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
         images=[_ready(task.source, found.transform) for task in tasks.values()],
         labels=[task.labels for task in tasks.values()],
         base=base,
-        sources=[base.source, *(expert.source for expert in experts)],
+        sources=[hub.pin(each.source, each.revision) for each in (base, *experts)],
         class_names=[task_heads.class_names(t.head, t.wording) for t in tasks.values()],
     )
 

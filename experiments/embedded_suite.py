@@ -146,20 +146,7 @@ def write_checkpoint(
     layout = clip_names.full_layout("hugging_face", config["num_layers"], 0)
     state = clip_tensors.to_state({"vision": params}, layout)
     side = config["image_size"]
-    preprocessing = {
-        "crop_size": {"height": side, "width": side},
-        "do_center_crop": True,
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_processor_type": "CLIPImageProcessor",
-        "image_std": [0.5, 0.5, 0.5],
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": side},
-    }
+    preprocessing = model_files.clip_preprocessing(side, [0.5] * 3, [0.5] * 3)
     written = {
         "config.json": model_files.to_json(
             model_files.new_config({"vision": config, "text": None})

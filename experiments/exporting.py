@@ -15,7 +15,7 @@ from adarank_jax.models.heads import Head
 from adarank_jax.tree import Tree
 from experiments import card, manifest, rebuild, results, starts
 from experiments.card import Card, CardHead, Parent
-from experiments.merge_config import MergeConfig
+from experiments.merge_config import EMBEDDED, MergeConfig
 from experiments.suite import Suite
 
 
@@ -34,7 +34,8 @@ def write(
         config: how.
         folder: of the run.
         merged: parameters of the image tower.
-        variables: masks and coefficients, for a recipe; None if there are none.
+        variables: masks, if there are any, and coefficients, for a recipe; None if the
+            method trains nothing.
         rows: of the table.
 
     Raises:
@@ -48,11 +49,15 @@ def write(
         )
     ]
     added = {}
+    tensors = export.weights(suite.base, merged, config.export.dtype)
     if variables is not None:
-        added["recipe.safetensors"] = _recipe(suite, config, merged, variables)
-    text = _card(suite, config, heads, merged, rows, bool(added))
+        digest = export.digest_tensors(tensors)
+        packed = _recipe(suite, config, merged, variables, digest)
+        added["recipe.safetensors"] = packed
+    stored = export.stored_vision(tensors, config.qkv)
+    text = _card(suite, config, heads, merged, stored, rows, bool(added))
     added["README.md"] = text.encode()
-    added["merge.yaml"] = _yaml(config).encode()
+    added["merge.yaml"] = _yaml(suite, config).encode()
     export.write_model(
         folder.path / FOLDER,
         suite.base,
@@ -77,7 +82,7 @@ def bias(head: Head) -> np.ndarray | None:
     return found if found.any() else None
 
 
-def _recipe(suite, config, merged, variables):
+def _recipe(suite, config, merged, variables, weights):
     """Packs masks and coefficients."""
     start = starts.get(config.method)
     settings = recipe.Settings(
@@ -89,12 +94,18 @@ def _recipe(suite, config, merged, variables):
         base=recipe.digest(suite.pretrained),
         experts=tuple(map(recipe.digest, suite.finetuned)),
         merged=recipe.digest(merged),
+        config=rebuild.identity(suite.base),
+        rank_ratio=float(start.rank_ratio),
+        dtype=config.export.dtype,
+        open_clip=config.export.open_clip,
+        max_shard_size=config.export.max_shard_size,
+        weights=weights,
         environment=rebuild.environment(),
     )
     return recipe.pack(variables, settings)
 
 
-def _card(suite, config, heads, merged, rows, has_recipe):
+def _card(suite, config, heads, merged, stored, rows, has_recipe):
     """Writes the model card."""
     labelled = results.labelled([row for row in rows if row["mean"] is not None])
     title = f"{len(suite.tasks)} tasks in one CLIP image tower"
@@ -124,16 +135,19 @@ def _card(suite, config, heads, merged, rows, has_recipe):
             ],
             uses=uses,
             command=shlex.join(["python", "-m", "experiments.run_vit", "merge.yaml"]),
-            config=_yaml(config),
+            config=_yaml(suite, config),
             versions=manifest.describe(),
             seed=config.seed,
             commit=manifest.commit(),
             digest=recipe.digest(merged),
+            dtype=stored[0],
+            stored_digest=recipe.digest(stored[1]),
             rows=labelled,
             result=own,
             has_text_tower=suite.base.layout.text_layers is not None,
             has_open_clip=config.export.open_clip,
             has_recipe=has_recipe,
+            has_masks=config.method.name == "adarank",
         )
     )
 
@@ -151,9 +165,13 @@ def licence(source: str) -> str:
     return card.read_licence(path if path.is_dir() else path.parent)
 
 
-def _yaml(config):
-    """Writes a configuration so that `run_vit` reads the same one back."""
+def _yaml(suite, config):
+    """Writes a configuration so that `run_vit` reads it back, with known commits."""
     values = config.model_dump(mode="json", exclude_none=True, exclude={"run_dir"})
+    if config.base != EMBEDDED:
+        values["base"] = suite.sources[0]
+        for task, source in zip(suite.tasks, suite.sources[1:], strict=True):
+            values["experts"][task]["model"] = source
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

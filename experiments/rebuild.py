@@ -3,8 +3,9 @@ r"""Makes merged weights again from a recipe, the base and the experts.
     python -m experiments.rebuild --recipe export/recipe.safetensors \
         --base openai/clip-vit-base-patch32 --experts mnist=… svhn=… --out rebuilt
 
-Everything runs on the host CPU. The digests of base, experts and result are compared
-with those of the recipe, so what is written is what was exported, bit for bit.
+Everything runs on the host CPU. The digests of base, experts, merged image tower and
+written tensors are compared with those of the recipe, and the sizes of the base with
+its own; what is called the same bit for bit is what was compared.
 """
 
 import dataclasses
@@ -21,8 +22,10 @@ from rich.console import Console
 from adarank_jax import tree
 from adarank_jax.checkpoints import clip, export
 from adarank_jax.checkpoints import recipe as recipes
+from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.checkpoints.recipe import Recipe
 from adarank_jax.core import merge
+from adarank_jax.models import clip_vision
 from adarank_jax.tree import Tree
 from experiments import cli, lookup, manifest, starts
 from experiments.starts import Start
@@ -63,14 +66,34 @@ def main(config: Config) -> None:
         ).vision
         for task in recipe.settings.tasks
     ]
+    check_config(recipe, base)
     check_inputs(recipe, base.vision, finetuned)
     merged = rebuild(recipe, base.vision, finetuned)
     difference = rounding_difference(recipe, merged)
     if difference and not config.accept_rounding:
         raise ValueError(difference)
-    export.write_model(config.out, base, merged, record=environment())
-    exactly = "up to rounding" if difference else "bit for bit"
-    text = f"Rebuilt {config.out} {exactly}."
+    settings = recipe.settings
+    tensors = export.weights(base, merged, settings.dtype)
+    is_same = export.digest_tensors(tensors) == settings.weights
+    export.write_model(
+        config.out,
+        base,
+        merged,
+        with_open_clip=settings.open_clip,
+        dtype=settings.dtype,
+        max_shard_size=settings.max_shard_size,
+        record=environment(),
+    )
+    if difference:
+        text = f"Rebuilt {config.out} up to rounding."
+    elif is_same:
+        text = f"Rebuilt {config.out}: all tensors of the model, bit for bit."
+    else:
+        text = (
+            f"Rebuilt {config.out}: the merged image tower bit for bit before it was "
+            "stored, but other tensors, names or dtypes than the export has; the base "
+            "is another file with the same image tower."
+        )
     console = Console(stderr=True, soft_wrap=True)
     console.print(text, highlight=False, markup=False)
 
@@ -111,6 +134,40 @@ def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str
             "have none."
         )
     return sources
+
+
+def identity(base: ClipCheckpoint) -> dict[str, Any]:
+    """Lists the fields of an image tower that its weights do not show, and its sizes.
+
+    Args:
+        base: the pretrained checkpoint.
+    """
+    fields = base.config["vision"]
+    return {name: fields[name] for name in sorted(fields) if name != "qkv"}
+
+
+def check_config(recipe: Recipe, base: ClipCheckpoint) -> None:
+    """Checks that a base computes what the base of a recipe did.
+
+    Args:
+        recipe: as read.
+        base: the pretrained checkpoint.
+
+    Raises:
+        ValueError: a field of the image tower differs; the message lists each of them.
+    """
+    here, there = identity(base), recipe.settings.config
+    lines = [
+        f"{name}: {here.get(name)!r} here, {there.get(name)!r} in the recipe"
+        for name in sorted(here.keys() | there)
+        if here.get(name) != there.get(name)
+    ]
+    if lines:
+        raise ValueError(
+            f"The configuration of `{base.source}` is not that of the recipe, so the "
+            "same weights would mean another model; put the config file of the base "
+            "that was merged beside it:\n  " + "\n  ".join(lines)
+        )
 
 
 def check_inputs(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> None:
@@ -162,9 +219,14 @@ def rebuild(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> Tree
     tree.check_same_paths(recipe.coefficients, pretrained, names)
     kept = tree.flatten(recipe.kept)
     is_centred = settings.origin == "average"
-    start = Start("recipe", 0.0, 1.0, is_centred, settings.is_decorrelated)
-    is_decomposed = lambda path, _: kept[path] is not None
-    origin, factors = starts.build(start, pretrained, finetuned, is_decomposed)
+    ratio = settings.rank_ratio
+    start = Start("recipe", 0.0, ratio, is_centred, settings.is_decorrelated)
+    models = (pretrained, finetuned)
+    if tree.without_none(recipe.kept):
+        is_decomposed = lambda path, _: kept[path] is not None
+        origin, factors = starts.build(start, *models, is_decomposed)
+    else:
+        origin, factors = starts.build_dense(start, *models, clip_vision.is_decomposed)
     return merge.hard_merged_params(origin, factors, recipe.coefficients, recipe.kept)
 
 

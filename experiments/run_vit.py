@@ -120,10 +120,10 @@ def main(options: Options) -> None:
     if suite.is_labelled:
         figures.task_bars(rows, suite.tasks, folder.path / "figures")
     variables = None
-    if config.method.name == "adarank":
-        variables = Variables(
-            **files.read(_merge_folder(folder, config.method) / _VARIABLES)
-        )
+    if config.method.is_adapted:
+        held = files.read(_merge_folder(folder, config.method) / _VARIABLES)
+        variables = Variables(held["coefficients"], held.get("mask_logits", {}))
+    if variables is not None and config.method.name == "adarank":
         kept = ranks.kept_rank_shares(variables.mask_logits)
         figures.rank_map(kept, suite.tasks, folder.path / "figures")
     if config.export.enabled:

@@ -1,8 +1,7 @@
 """CLIP checkpoints as parameter trees, and back into the layout that is wanted."""
 
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -16,6 +15,7 @@ from adarank_jax.checkpoints import (
     clip_sizes,
     clip_tensors,
     containers,
+    formats,
     hub,
 )
 from adarank_jax.checkpoints.clip_names import Layout
@@ -37,6 +37,8 @@ class ClipCheckpoint(NamedTuple):
         state: the tensors of the file, as they are.
         from_base: paths that the file does not hold and that the base lent.
         revision: commit of the repository on the Hub; None for local files.
+        warnings: what is assumed about the model, since neither a file nor a base
+            states it.
     """
 
     source: str
@@ -48,6 +50,7 @@ class ClipCheckpoint(NamedTuple):
     state: StateDict
     from_base: tuple[str, ...] = ()
     revision: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_clip(
@@ -78,9 +81,11 @@ def read_clip(
     """
     resolved = hub.resolve(source, offline)
     state = read_state(resolved.path)
-    return from_state(
-        state, source, qkv, base, towers, _config_folder(resolved), resolved.revision
-    )
+    # Folders of the Hub come with their configuration; a single file does not.
+    hub.fetch_beside(resolved, whole=base is None, offline=offline)
+    path = resolved.path
+    folder = path if path.is_dir() else path.parent
+    return from_state(state, source, qkv, base, towers, folder, resolved.revision)
 
 
 def from_state(
@@ -147,6 +152,7 @@ def from_state(
         state=state,
         from_base=from_base,
         revision=revision,
+        warnings=() if base else _assumed(config, where),
     )
 
 
@@ -273,13 +279,6 @@ def _cast(new, like, same, source):
     return cast
 
 
-def _config_folder(resolved):
-    """Tells where a configuration may lie that belongs to the weights."""
-    if resolved.path.is_dir():
-        return resolved.path
-    return None if resolved.repo else resolved.path.parent
-
-
 def _config(layout, shapes, base, folder, where):
     """Reads the configuration that lies beside the weights, or infers it."""
     config = _read_config(layout, folder)
@@ -290,7 +289,11 @@ def _config(layout, shapes, base, folder, where):
         if found is None:
             config[tower] = None
         elif config[tower] is None:
-            config[tower] = clip_sizes.infer(shapes, base, where)[tower]
+            inferred = clip_sizes.infer(shapes, base, where)
+            config[tower] = inferred[tower]
+            config["inferred"] += tuple(
+                name for name in inferred["inferred"] if name.startswith(f"{tower}/")
+            )
         elif config[tower]["num_layers"] != found:
             raise ValueError(
                 f"{where} holds {found} blocks of the {tower} tower, but the config "
@@ -306,23 +309,23 @@ def _read_config(layout, folder):
         name, key, reader = _READERS[kind]
         if folder is None or not (folder / name).is_file():
             continue
-        values = _read_json(folder / name)
+        values = formats.read_json(folder / name)
         if kind == layout.kind or key in values:
             return reader(values, f"`{folder / name}`")
     return None
 
 
-def _read_json(path):
-    """Reads a JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"`{path}` is no JSON file: {error}; get it again.") from error
-    if not isinstance(values, Mapping):
-        raise ValueError(
-            f"`{path}` must hold a JSON object, got {type(values).__name__}."
-        )
-    return values
+def _assumed(config, where):
+    """Says what OpenAI's CLIP lends to a model that came without a configuration."""
+    towers = dict.fromkeys(name.split("/")[0] for name in config["inferred"])
+    if not towers:
+        return ()
+    heads = ", ".join(f"{config[tower]['num_heads']} ({tower})" for tower in towers)
+    return (
+        f"no configuration was found beside {where}: QuickGELU, epsilon 1e-5 and heads "
+        f"of 64 are assumed, as in OpenAI's CLIP, so {heads} heads; give a folder with "
+        "config.json or open_clip_config.json if that is wrong.",
+    )
 
 
 def _lent(base, where):

@@ -5,13 +5,13 @@ percent of its norm. Weights of two unrelated trainings of one architecture are 
 apart as two random vectors, about 1.4 norms.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from adarank_jax import tree
+from adarank_jax.checkpoints import recipe
 
 LARGEST_RATIO = 0.5
 """Median of ||expert - base|| / ||base|| from which an expert is of another base."""
@@ -74,25 +74,6 @@ def check_same_base(base: Any, expert: Any) -> list[str]:
     return warnings
 
 
-def check_experts(base: Any, experts: Mapping[str, Any]) -> list[str]:
-    """Checks all experts against the base and against each other.
-
-    Args:
-        base: a `ClipCheckpoint`.
-        experts: others, by task.
-
-    Returns:
-        Warnings, also of experts that equal each other.
-
-    Raises:
-        ValueError: an expert does not come from the base.
-    """
-    warnings = []
-    for expert in experts.values():
-        warnings += check_same_base(base, expert)
-    return warnings + find_twins(experts)
-
-
 def find_twins(experts: Mapping[str, Any]) -> list[str]:
     """Compares experts with each other.
 
@@ -104,7 +85,7 @@ def find_twins(experts: Mapping[str, Any]) -> list[str]:
     """
     warnings, seen = [], {}
     for task, expert in experts.items():
-        twin = seen.setdefault(_digest(expert.vision), task)
+        twin = seen.setdefault(recipe.digest(expert.vision), task)
         if twin != task:
             warnings.append(
                 f"The experts {twin!r} and {task!r} are identical; is one of the paths "
@@ -158,15 +139,6 @@ def _describe(part):
         f"{name} (width {part['width']}, {part['num_layers']} layers, patch "
         f"{part['patch_size']}, output {part['output_size']})"
     )
-
-
-def _digest(params):
-    """Hashes the bytes of a tree."""
-    digest = hashlib.sha256()
-    for path, leaf in tree.flatten(params).items():
-        digest.update(path.encode())
-        digest.update(np.ascontiguousarray(leaf))
-    return digest.digest()
 
 
 _SIZES = ("width", "num_layers", "patch_size", "mlp_width", "output_size")

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 Config = dict[str, Any]
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
+"""Mean and deviation of each channel that CLIP was trained with."""
 
 
 def from_hugging_face(values: Mapping[str, Any], where: str = "config.json") -> Config:
@@ -84,8 +87,7 @@ def to_hugging_face_config(config: Config) -> dict[str, Any]:
         )
     end = 2 if text["pooling"] == "argmax" else text["end_token"]
     parts = {
-        tower: {theirs: config[tower][ours] for ours, theirs, _ in table}
-        for tower, table in _HUGGING_FACE.items()
+        tower: hugging_face_fields(tower, config[tower]) for tower in _HUGGING_FACE
     }
     return {
         "architectures": ["CLIPModel"],
@@ -96,6 +98,17 @@ def to_hugging_face_config(config: Config) -> dict[str, Any]:
         | parts["text"]
         | {"bos_token_id": max(text["end_token"] - 1, 0), "eos_token_id": end},
     }
+
+
+def hugging_face_fields(tower: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Names the fields of a tower as a ``config.json`` does.
+
+    Args:
+        tower: ``vision`` or ``text``.
+        fields: of the tower.
+    """
+    named = {theirs: fields[ours] for ours, theirs, _ in _HUGGING_FACE[tower]}
+    return named | {"intermediate_size": fields["mlp_width"] or 4 * fields["width"]}
 
 
 def from_open_clip(
@@ -138,14 +151,17 @@ def from_open_clip(
     return config
 
 
-def to_open_clip_config(config: Config) -> dict[str, Any]:
+def to_open_clip_config(
+    config: Config, images: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Writes the ``open_clip_config.json`` of a whole model.
 
     Args:
         config: with both towers.
+        images: what ``preprocess_cfg`` shall be; None to normalise as CLIP does.
 
     Returns:
-        What the JSON file shall hold; images are normalised as CLIP does.
+        What the JSON file shall hold.
 
     Raises:
         ValueError: a tower is missing, or the two differ in the activation, for which
@@ -176,7 +192,8 @@ def to_open_clip_config(config: Config) -> dict[str, Any]:
     is_last = text["end_token"] == text["vocabulary_size"] - 1
     if text["pooling"] == "end_token" and not is_last:
         model["text_cfg"] |= {"pool_type": "eos", "eos_id": text["end_token"]}
-    return {"model_cfg": model, "preprocess_cfg": {"mean": _MEAN, "std": _STD}}
+    images = images or {"mean": MEAN, "std": STD}
+    return {"model_cfg": model, "preprocess_cfg": dict(images)}
 
 
 def _both(config):
@@ -287,8 +304,6 @@ def _check_plain(part, where, key):
             )
 
 
-_MEAN = [0.48145466, 0.4578275, 0.40821073]
-_STD = [0.26862954, 0.26130258, 0.27577711]
 _ACTIVATIONS = ("gelu", "quick_gelu")
 _REFUSED = {
     "auto_map": "the model needs Python code from its repository, which is never run; "

@@ -40,11 +40,6 @@ class Layout(NamedTuple):
     dtype: str = "float32"
 
     @property
-    def qkv(self) -> str:
-        """How the file holds query, key and value: ``fused`` or ``split``."""
-        return "split" if self.kind == "hugging_face" else "fused"
-
-    @property
     def model(self) -> str:
         """Name of the class that saves such a state dict."""
         tower = "Text" if self.vision_layers is None else "Vision"

@@ -6,7 +6,6 @@ What a file is, its content decides. Nothing that is read here can run code.
 import os
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import ml_dtypes
@@ -207,30 +206,6 @@ def _shard(index, name):
     return index.parent / name
 
 
-def check_floating(tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """Checks that no weight is stored as integers.
-
-    Args:
-        tensors: arrays by name.
-        source: what to call them in the message.
-
-    Raises:
-        ValueError: a tensor has 8-bit integers, or integers under the name of a weight;
-            the message lists all of them.
-    """
-    bad = [
-        f"{name}: {array.dtype}"
-        for name, array in sorted(tensors.items())
-        if array.dtype in (np.int8, np.uint8)
-        or (array.dtype.kind in "iu" and name.endswith(_WEIGHTS))
-    ]
-    if bad:
-        raise ValueError(
-            f"{source} has {len(bad)} tensors that are {formats.DEQUANTISE}.\n  "
-            + "\n  ".join(bad)
-        )
-
-
 def to_float32(array: np.ndarray) -> np.ndarray:
     """Converts floating point of any width to float32.
 
@@ -277,4 +252,3 @@ _OTHER_FORMATS = {
     ".ckpt": "Lightning or TensorFlow",
     ".npz": "numpy",
 }
-_WEIGHTS = ("weight", "bias", "proj", "kernel", "embedding", "scale")

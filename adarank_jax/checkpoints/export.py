@@ -4,6 +4,7 @@ Only the image tower differs from the base. Whatever else the base holds is writ
 its names, dtypes and bytes: text tower, buffers, tokenizer, preprocessing.
 """
 
+import hashlib
 import os
 import pathlib
 import re
@@ -91,7 +92,7 @@ def write_model(
             *(weight, bias, head.class_names, features),
             source=f"The head of {head.task!r}",
         )
-    states = {"model": _cast(hugging_face_state(base, vision), dtype)}
+    states = {"model": weights(base, vision, dtype)}
     texts = {"config.json": model_files.config(base, dtype)}
     if with_open_clip:
         states["open_clip_model"] = _cast(_open_clip_state(base, vision), dtype)
@@ -133,6 +134,66 @@ def check_base(base: ClipCheckpoint, with_open_clip: bool = False) -> None:
     if with_open_clip:
         _open_clip_state(base, base.vision)
         model_files.open_clip_config(base)
+
+
+def weights(
+    base: ClipCheckpoint, vision: Tree, dtype: str | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the tensors of model.safetensors.
+
+    Args:
+        base: checkpoint that the image tower belongs to.
+        vision: merged parameters of the image tower.
+        dtype: as for `write_model`.
+
+    Raises:
+        ValueError: as for `write_model`.
+    """
+    return _cast(hugging_face_state(base, vision), dtype)
+
+
+def digest_tensors(tensors: Mapping[str, np.ndarray]) -> str:
+    """Hashes the sorted names, dtypes, shapes and bytes of tensors.
+
+    Args:
+        tensors: by name, as `weights` returns them.
+
+    Returns:
+        SHA-256, in hexadecimal; independent of shards and of the order.
+
+    Examples:
+        >>> import numpy as np
+        >>> one, half = np.ones(2, np.float32), np.ones(2, np.float16)
+        >>> digest_tensors({"a": one}) == digest_tensors({"a": half})
+        False
+    """
+    sha = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        sha.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
+        sha.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return sha.hexdigest()
+
+
+def stored_vision(tensors: Mapping[str, np.ndarray], qkv: str) -> tuple[str, Tree]:
+    """Returns the image tower of an export as a reader of it will see it.
+
+    Args:
+        tensors: as `weights` returns them.
+        qkv: as for `clip.read_clip`.
+
+    Returns:
+        The dtype, or several joined by "and", and float32 parameters.
+    """
+    layout = clip_names.recognise(dict(tensors), "the export")
+    names = [
+        name
+        for entry in clip_names.entries(layout)
+        for name in entry.names
+        if entry.path.startswith("vision/")
+    ]
+    dtypes = sorted({str(tensors[name].dtype) for name in names})
+    params = clip_tensors.to_params(dict(tensors), layout, qkv, ("vision",))
+    return " and ".join(dtypes), params["vision"]
 
 
 def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarray]:

@@ -123,6 +123,28 @@ def parse_json(content: bytes, source: str, most_containers: int) -> dict[str, A
     return value
 
 
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a JSON object from a file of a model, which is not trusted.
+
+    Args:
+        path: of a configuration, a few kilobytes as a rule.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: it is no JSON object, too large, or nested too deeply.
+    """
+    with pathlib.Path(path).open("rb") as stream:
+        content = stream.read(_MOST_JSON_BYTES + 1)
+    if len(content) > _MOST_JSON_BYTES:
+        raise ValueError(
+            f"`{path}` has more than {_MOST_JSON_BYTES:,} bytes, which no "
+            "configuration has; get it again."
+        )
+    return parse_json(content, f"`{path}`", _MOST_JSON_BRACKETS)
+
+
 def _without_twins(pairs):
     """Builds a dict and refuses a name that comes twice."""
     built = dict(pairs)
@@ -138,6 +160,8 @@ def _starts_with(*signatures: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.startswith(signatures)
 
 
+_MOST_JSON_BYTES = 10_000_000
+_MOST_JSON_BRACKETS = 100_000
 _MAGIC_OF_OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _RESAVE = (
     'once, in a sandbox, run `torch.save(torch.load("old.pt", '

@@ -65,6 +65,61 @@ def resolve(
     return _fetch(*name, offline, cache_dir, text)
 
 
+def fetch_beside(resolved: Resolved, whole: bool = True, offline: bool = False) -> None:
+    """Fetches what describes a single file of the Hub: what lies in its folder there.
+
+    Files that are not there, or not in the cache without a network, are left out.
+
+    Args:
+        resolved: as `resolve` returns; local paths and folders have theirs already.
+        whole: preprocessing, tokenizer and model card as well, not only the
+            configuration.
+        offline: take files of the Hub from its cache only.
+    """
+    if resolved.repo is None or resolved.path.is_dir():
+        return
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    subpath = resolved.subpath or ""
+    start = subpath[: subpath.rfind("/") + 1]
+    # <cache>/models--org--name/snapshots/<commit>/<subpath>
+    cache = resolved.path.parents[subpath.count("/") + 3]
+    try:
+        huggingface_hub.snapshot_download(
+            resolved.repo,
+            revision=resolved.revision,
+            cache_dir=cache,
+            allow_patterns=[start + name for name in (_BESIDE if whole else _CONFIGS)],
+            local_files_only=offline or constants.HF_HUB_OFFLINE,
+        )
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HTTPError):  # pyright: ignore[reportPrivateImportUsage]
+        return
+
+
+def pin(source: str, revision: str | None) -> str:
+    """Names the commit that a source stood for.
+
+    Args:
+        source: as for `resolve`.
+        revision: commit; None for a local path.
+
+    Returns:
+        ``org/name@commit[:path/in/repo]``, or a local path as it is.
+
+    Examples:
+        >>> pin("org/name@main:Cars/finetuned.pt", "3d74acf")
+        'org/name@3d74acf:Cars/finetuned.pt'
+        >>> pin("./experts/mnist.pt", None)
+        './experts/mnist.pt'
+    """
+    name = parse(source) if revision else None
+    if name is None:
+        return source
+    repo, _, subpath = name
+    return f"{repo}@{revision}" + (f":{subpath}" if subpath else "")
+
+
 def parse(source: str) -> tuple[str, str | None, str | None] | None:
     """Splits a name on the Hub into repository, revision and path.
 
@@ -237,9 +292,9 @@ _NAME = re.compile(
     rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9._/-]+))?(:(?P<subpath>.+))?"
 )
 _ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".json", ".ckpt")
+_CONFIGS = ("config.json", "open_clip_config.json")
 _BESIDE = (
-    "config.json",
-    "open_clip_config.json",
+    *_CONFIGS,
     "preprocessor_config.json",
     "processor_config.json",
     "README.md",

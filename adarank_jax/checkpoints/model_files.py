@@ -5,10 +5,11 @@ sizes as far as they decide it. A tokenizer is never made.
 """
 
 import json
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adarank_jax.checkpoints import clip_config
+from adarank_jax.checkpoints import clip_config, formats
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 
 
@@ -26,7 +27,7 @@ def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
     is_own = base.layout.kind == "hugging_face" and file.is_file()
     if is_own and dtype is None:
         return _read_inside(file)
-    values = json.loads(_read_inside(file)) if is_own else new_config(base.config)
+    values = formats.read_json(file) if is_own else new_config(base.config)
     dtype = dtype or (None if base.layout.dtype == "mixed" else base.layout.dtype)
     values.pop("torch_dtype", None)
     return to_json(values | ({"dtype": dtype} if dtype else {}))
@@ -50,19 +51,12 @@ def new_config(config: Mapping[str, Any]) -> dict[str, Any]:
             "CLIPVisionModelWithProjection pools the class token, but the image tower "
             f"pools by {vision['pooling']!r}; such a model cannot be exported."
         )
+    fields = clip_config.hugging_face_fields("vision", vision)
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
-        "hidden_act": vision["activation"],
-        "hidden_size": vision["width"],
-        "image_size": vision["image_size"],
-        "intermediate_size": vision["mlp_width"] or 4 * vision["width"],
-        "layer_norm_eps": vision["layer_norm_epsilon"],
-        "num_attention_heads": vision["num_heads"],
         "num_channels": 3,
-        "num_hidden_layers": vision["num_layers"],
-        "patch_size": vision["patch_size"],
-        "projection_dim": vision["output_size"],
+        **fields,
     }
 
 
@@ -76,34 +70,113 @@ def open_clip_config(base: ClipCheckpoint) -> bytes:
         ValueError: open_clip has no such model.
     """
     file = _folder(base) / "open_clip_config.json"
-    if base.layout.kind == "open_clip" and file.is_file():
-        return _read_inside(file)
-    return to_json(clip_config.to_open_clip_config(base.config))
+    images = _to_open_clip(preprocessing(base))
+    if base.layout.kind != "open_clip" or not file.is_file():
+        return to_json(clip_config.to_open_clip_config(base.config, images))
+    content = _read_inside(file)
+    values = formats.read_json(file)
+    own = values.get("preprocess_cfg") or {}
+    if all(own.get(key, usual) == images[key] for key, usual in _OPEN_CLIP.items()):
+        return content
+    return to_json(values | {"preprocess_cfg": own | images})
 
 
 def beside(base: ClipCheckpoint) -> dict[str, bytes]:
     """Returns preprocessing and tokenizer files by name, as they lie in the base.
 
     Args:
-        base: checkpoint that is exported; if it has no description of preprocessing,
-            CLIP's is written for its image size.
+        base: checkpoint that is exported; if it has no description of preprocessing
+            for transformers, one is made from `preprocessing`.
 
     Raises:
-        ValueError: a file is a link that leads out of the folder.
+        ValueError: a file is a link that leads out of the folder, or no preprocessing
+            that can be written.
     """
     folder = _folder(base)
     copied = {n: _read_inside(folder / n) for n in _BESIDE if (folder / n).is_file()}
-    if not copied.keys() & {"preprocessor_config.json", "processor_config.json"}:
-        copied["preprocessor_config.json"] = to_json(_preprocessing(base))
+    file = preprocessing_file(base)
+    if file is None or file.name not in copied:
+        copied["preprocessor_config.json"] = to_json(preprocessing(base))
     return copied
 
 
-def _preprocessing(base):
-    """Describes CLIP's preprocessing: resize the shorter side, crop, normalise."""
-    side, own = base.config["vision"]["image_size"], {}
-    file = _folder(base) / "open_clip_config.json"
-    if base.layout.kind == "open_clip" and file.is_file():
-        own = json.loads(_read_inside(file)).get("preprocess_cfg", {})
+def preprocessing(base: ClipCheckpoint) -> dict[str, Any]:
+    """Returns what turns a picture into what the image tower of a base takes.
+
+    What is measured and what is exported both follow it.
+
+    Args:
+        base: checkpoint, with the files that lie beside its weights.
+
+    Returns:
+        What the base's file for transformers holds; else what its file for open_clip
+        says, in the same words; else CLIP's preprocessing for its image size.
+
+    Raises:
+        ValueError: a file is no JSON object, or asks open_clip for another kind of
+            resizing than CLIP's.
+    """
+    file, side = preprocessing_file(base), base.config["vision"]["image_size"]
+    if file is None:
+        return clip_preprocessing(side)
+    values = formats.read_json(file)
+    if file.name != "open_clip_config.json":
+        return values.get("image_processor", values)
+    given = _OPEN_CLIP | {k: v for k, v in values["preprocess_cfg"].items() if v}
+    for key in ("resize_mode", "interpolation"):
+        if given[key] not in (known := _KNOWN[key]):
+            raise ValueError(
+                f"`{file}` has 'preprocess_cfg' with {key!r} {given[key]!r}, expected "
+                f"one of {[*known]}; put a preprocessor_config.json beside it."
+            )
+    made = clip_preprocessing(side, given["mean"], given["std"])
+    made["resample"] = _KNOWN["interpolation"][given["interpolation"]]
+    if given["resize_mode"] == "squash":
+        made |= {"do_center_crop": False, "size": {"height": side, "width": side}}
+    return made
+
+
+def preprocessing_file(base: ClipCheckpoint) -> pathlib.Path | None:
+    """Returns the file that `preprocessing` follows; None if the base has none.
+
+    Args:
+        base: checkpoint, with the files that lie beside its weights.
+
+    Raises:
+        ValueError: a file is no JSON object.
+    """
+    keys = {"processor_config.json": "image_processor"}
+    keys["open_clip_config.json"] = "preprocess_cfg"
+    for name in ("preprocessor_config.json", *keys):
+        file = _folder(base) / name
+        if not file.is_file():
+            continue
+        if name not in keys or isinstance(
+            formats.read_json(file).get(keys[name]), Mapping
+        ):
+            return file
+    return None
+
+
+def clip_preprocessing(
+    side: int,
+    mean: Sequence[float] = clip_config.MEAN,
+    std: Sequence[float] = clip_config.STD,
+) -> dict[str, Any]:
+    """Describes CLIP's preprocessing: resize the shorter side, crop, normalise.
+
+    Args:
+        side: of the square that the image tower takes.
+        mean: of each channel.
+        std: of each channel.
+
+    Returns:
+        What a preprocessor_config.json holds.
+
+    Examples:
+        >>> clip_preprocessing(32)["size"]
+        {'shortest_edge': 32}
+    """
     return {
         "crop_size": {"height": side, "width": side},
         "do_center_crop": True,
@@ -111,12 +184,25 @@ def _preprocessing(base):
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": list(own.get("mean", _MEAN)),
+        "image_mean": [*mean],
         "image_processor_type": "CLIPImageProcessor",
-        "image_std": list(own.get("std", _STD)),
+        "image_std": [*std],
         "resample": 3,
         "rescale_factor": 1 / 255,
         "size": {"shortest_edge": side},
+    }
+
+
+def _to_open_clip(values):
+    """Says in the words of open_clip what it has words for."""
+    is_normal = values.get("do_normalize", True)
+    size, names = values.get("size"), {v: k for k, v in _KNOWN["interpolation"].items()}
+    is_squashed = isinstance(size, Mapping) and "shortest_edge" not in size
+    return {
+        "mean": values.get("image_mean", clip_config.MEAN) if is_normal else [0.0] * 3,
+        "std": values.get("image_std", clip_config.STD) if is_normal else [1.0] * 3,
+        "interpolation": names.get(values.get("resample", 3), "bicubic"),
+        "resize_mode": "squash" if is_squashed else "shortest",
     }
 
 
@@ -150,4 +236,14 @@ _BESIDE = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("vocab.json", "merges.txt", "added_tokens.json"),
 )
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+# What open_clip takes where a file says nothing, and the words that it has.
+_OPEN_CLIP = {
+    "mean": clip_config.MEAN,
+    "std": clip_config.STD,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+_KNOWN: dict[str, dict[str, int]] = {
+    "resize_mode": {"shortest": 0, "squash": 0},
+    "interpolation": {"bilinear": 2, "random": 3, "bicubic": 3},
+}

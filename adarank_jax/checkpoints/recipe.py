@@ -39,6 +39,14 @@ class Settings(NamedTuple):
         base: `digest` of the base's image tower.
         experts: `digest` of every expert's image tower, in the order of `tasks`.
         merged: `digest` of the merged image tower.
+        config: fields of the image tower, without which the same weights would mean
+            another model.
+        rank_ratio: share of the directions that the updates of a merge without masks
+            keep.
+        dtype: that the exported weights were rounded to; None for those of the base.
+        open_clip: the export has the files of open_clip as well.
+        max_shard_size: of the exported files of weights.
+        weights: `export.digest_tensors` of the exported model.safetensors.
         environment: versions and machine, whatever the last bits depend on.
     """
 
@@ -50,6 +58,12 @@ class Settings(NamedTuple):
     base: str
     experts: tuple[str, ...]
     merged: str
+    config: dict[str, Any]
+    rank_ratio: float
+    dtype: str | None
+    open_clip: bool
+    max_shard_size: int | str
+    weights: str
     environment: dict[str, Any]
 
 
@@ -163,15 +177,15 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         document = json.loads(metadata[_KEY])
-        settings = _settings(document["settings"])
-        ranks = dict(document["ranks"])
         version = document["version"]
+        ranks = dict(document["ranks"])
+        settings = _settings(document["settings"]) if version == _VERSION else None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"`{path}` is no recipe of merged weights ({error}); expected a file that "
             "an export wrote as recipe.safetensors. Copy it again."
         ) from error
-    if version != _VERSION:
+    if settings is None:
         raise ValueError(
             f"`{path}` is a recipe of version {version!r}, this adarank_jax reads "
             f"version {_VERSION}; rebuild it with the version in its settings."
@@ -246,7 +260,7 @@ def _is_digest(value):
 
 
 _COEFFICIENTS, _KEPT = "coefficients", "kept"
-_KEY, _VERSION = "adarank_jax_recipe", 1
+_KEY, _VERSION = "adarank_jax_recipe", 2
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("tasks", "different names", lambda x: x and len(set(x)) == len(x)),
     ("tasks", "text", lambda x: all(isinstance(name, str) for name in x)),
@@ -261,5 +275,15 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("base", "a SHA-256 digest", _is_digest),
     ("experts", "SHA-256 digests", lambda x: all(map(_is_digest, x))),
     ("merged", "a SHA-256 digest", _is_digest),
+    ("config", "an object", lambda x: isinstance(x, dict)),
+    (
+        "rank_ratio",
+        "a number above 0 and at most 1",
+        lambda x: isinstance(x, float) and 0 < x <= 1,
+    ),
+    ("dtype", "text or none", lambda x: x is None or isinstance(x, str)),
+    ("open_clip", "true or false", lambda x: isinstance(x, bool)),
+    ("max_shard_size", "a number or text", lambda x: type(x) in (int, str)),
+    ("weights", "a SHA-256 digest", _is_digest),
     ("environment", "an object", lambda x: isinstance(x, dict)),
 )

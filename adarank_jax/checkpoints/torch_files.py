@@ -28,12 +28,10 @@ class TorchFile(NamedTuple):
         tensors: read-only arrays by name, mapped from the file.
         classes: names of the Python classes and functions that the file mentions
             besides torch's own for tensors; none of them was imported.
-        skipped: names of entries beside the tensors that are not tensors.
     """
 
     tensors: dict[str, np.ndarray]
     classes: tuple[str, ...]
-    skipped: tuple[str, ...]
 
 
 def read_torch(path: str | os.PathLike) -> TorchFile:
@@ -66,18 +64,18 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
         )
     graph = restricted_pickle.parse(archive.content[begin:end], f"`{path}`")
     reader = TensorReader(archive, path)
-    entries, skipped = _entries(graph.root, path)
+    entries = _entries(graph.root, path)
     tensors = {name: reader.read(name, value) for name, value in entries.items()}
     if not tensors:
         raise ValueError(f"`{path}` holds no tensors; give the file of the weights.")
     classes = tuple(name for name in graph.names if not name.startswith(_PLUMBING))
-    return TorchFile(tensors, classes, skipped)
+    return TorchFile(tensors, classes)
 
 
 def _entries(root, path, is_inner=False):
-    """Lists the tensors that a value holds by name, and the names of the rest."""
+    """Lists the tensors that a value holds by name."""
     if _is_module(root):
-        return _walk(root, path), ()
+        return _walk(root, path)
     mapping = _mapping(root)
     if mapping is None:
         raise ValueError(
@@ -86,8 +84,7 @@ def _entries(root, path, is_inner=False):
     for key in () if is_inner else ("state_dict", "model_state_dict", "model"):
         inner = mapping.get(key)
         if _is_module(inner) or _mapping(inner) is not None:
-            entries, skipped = _entries(inner, path, is_inner=True)
-            return entries, skipped + tuple(sorted({_show(k) for k in mapping} - {key}))
+            return _entries(inner, path, is_inner=True)
     entries = {
         name: value
         for name, value in mapping.items()
@@ -98,9 +95,7 @@ def _entries(root, path, is_inner=False):
             f"`{path}` has no tensors at its top and no `state_dict`; it has the keys "
             f"{sorted(map(_show, mapping))[:10]}. Save the state dict alone."
         )
-    return entries, tuple(
-        sorted(_show(name) for name in mapping if name not in entries)
-    )
+    return entries
 
 
 def _walk(root, path):

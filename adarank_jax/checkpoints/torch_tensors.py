@@ -181,11 +181,6 @@ def _of_type(args):
     return Node(args[0].path, args[2]) if is_known else None
 
 
-def _first(args):
-    """Unwraps a parameter."""
-    return args[0] if args else None
-
-
 _REBUILDS = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
 _WRAPPERS = {
     "torch._utils._rebuild_parameter": lambda args: args[0] if args else None,

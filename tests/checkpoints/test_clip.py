@@ -303,10 +303,10 @@ def test_the_config_of_the_other_library_is_read_if_there_is_no_own(tmp_path):
 def test_a_config_that_is_no_json_is_named(tmp_path):
     source = folder(tmp_path, BASE)
     (tmp_path / "config.json").write_text("<html>")
-    with pytest.raises(ValueError, match=r"config\.json` is no JSON"):
+    with pytest.raises(ValueError, match=r"config\.json` is no valid JSON"):
         clip.read_clip(source)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"config\.json` must hold a JSON object"):
+    with pytest.raises(ValueError, match=r"config\.json` must be a JSON object"):
         clip.read_clip(source)
 
 
@@ -405,7 +405,7 @@ def test_identical_experts_are_a_warning(base, tmp_path):
         for name, seed in (("a", 1), ("b", 2), ("c", 1))
     ]
     experts = {s[-13]: clip.read_clip(s, base=base) for s in sources}
-    (warning,) = clip_base.check_experts(base, experts)
+    (warning,) = clip_base.find_twins(experts)
     assert "'a' and 'c' are identical" in warning
 
 

@@ -5,13 +5,12 @@ import pickle
 import shutil
 
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
 from adarank_jax.checkpoints import containers
-from adarank_jax.checkpoints.containers import check_floating, read_state, to_float32
+from adarank_jax.checkpoints.containers import read_state, to_float32
 from adarank_jax.checkpoints.safetensors_files import read_tensors
 from adarank_jax.checkpoints.torch_files import read_torch
 
@@ -296,14 +295,6 @@ def test_read_refuses_a_file_without_tensors(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(save({}))
     with pytest.raises(ValueError, match="holds no tensors"):
         read_state(tmp_path / "m.safetensors")
-
-
-def test_check_floating_lists_quantised_weights():
-    good = {"w.weight": np.zeros(2, np.float16), "position_ids": np.arange(3)}
-    check_floating(good | {"b.bias": np.zeros(1, ml_dtypes.bfloat16)}, "`m`")
-    bad = {"c": np.zeros(1, np.int8), "l.qweight": np.zeros(1, np.int32)}
-    with pytest.raises(ValueError, match="`m` has 2 .*quant.*\n  c: int8\n  l.qweight"):
-        check_floating(good | bad, "`m`")
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])

@@ -18,6 +18,7 @@ from adarank_jax.checkpoints import (
     shards,
 )
 from adarank_jax.checkpoints.export import TaskHead
+from experiments import clip_parts
 from tests import helpers
 from tests.checkpoints import tiny_folders
 
@@ -227,6 +228,56 @@ def test_preprocessing_is_written_where_the_base_has_none(tmp_path, base):
     found = json.loads((out / "preprocessor_config.json").read_text())
     assert found["crop_size"] == {"height": 16, "width": 16}
     assert found["image_mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+
+
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 16, "crop_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("preprocessor_config.json", HALF),
+        ("processor_config.json", {"image_processor": HALF}),
+        ("open_clip_config.json", {"preprocess_cfg": {"mean": [0.5] * 3}}),
+    ],
+)
+def test_one_preprocessing_is_measured_and_exported_for_both_libraries(
+    tmp_path, base, name, values
+):
+    (tmp_path / "base" / "preprocessor_config.json").unlink()
+    assert model_files.preprocessing_file(base) is None
+    (tmp_path / "base" / name).write_text(json.dumps(values))
+    found = model_files.preprocessing(base)
+    assert clip_parts.read_transform(base).mean == (0.5, 0.5, 0.5)
+    out = export.write_model(tmp_path / "out", base, base.vision, with_open_clip=True)
+    exported = clip.read_clip(str(out))
+    theirs = model_files.preprocessing(exported)
+    images = json.loads((out / "open_clip_config.json").read_text())["preprocess_cfg"]
+    for key, other in (("image_mean", "mean"), ("image_std", "std")):
+        assert found[key] == theirs[key] == images[other]
+    assert clip_parts.read_transform(exported) == clip_parts.read_transform(base)
+
+
+def test_preprocessing_of_open_clip_is_followed_or_refused(tmp_path):
+    folder = tiny_folders.write(tmp_path / "base", "open_clip")
+    base, file = clip.read_clip(str(folder)), folder / "open_clip_config.json"
+    assert model_files.open_clip_config(base) == file.read_bytes()
+    own = json.loads(file.read_text())
+    images = {"resize_mode": "squash", "interpolation": "bilinear", "std": [0.5] * 3}
+    file.write_text(json.dumps(own | {"preprocess_cfg": images}))
+    transform = clip_parts.read_transform(base)
+    assert (transform.size, transform.crop) == ((16, 16), None)
+    assert (transform.resample, transform.std) == (2, (0.5, 0.5, 0.5))
+    assert model_files.open_clip_config(base) == file.read_bytes()
+    beside = {"image_mean": [0.25] * 3, "size": 16, "crop_size": 16}
+    (folder / "preprocessor_config.json").write_text(json.dumps(beside))
+    changed = json.loads(model_files.open_clip_config(base))
+    assert changed["preprocess_cfg"]["mean"] == [0.25] * 3
+    assert changed["model_cfg"] == own["model_cfg"]
+    (folder / "preprocessor_config.json").unlink()
+    file.write_text(json.dumps({"preprocess_cfg": {"resize_mode": "longest"}}))
+    with pytest.raises(ValueError, match=r"open_clip_config\.json.*'longest'"):
+        export.check_base(base)
 
 
 def test_link_into_the_hub_cache_is_followed_and_others_are_refused(tmp_path):

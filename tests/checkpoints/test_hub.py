@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import httpx2
 import huggingface_hub
@@ -6,8 +7,8 @@ import pytest
 from huggingface_hub import constants, errors
 from safetensors.numpy import save_file
 
-from adarank_jax.checkpoints import clip, hub
-from tests.checkpoints import tiny_clip
+from adarank_jax.checkpoints import clip, clip_config, hub
+from tests.checkpoints import tiny_clip, tiny_folders
 
 SHA = "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
 
@@ -63,6 +64,47 @@ def test_a_model_is_read_through_the_links_of_the_cache(tmp_path, monkeypatch):
     tiny_clip.assert_same(
         clip.to_hugging_face(checkpoint), tiny_clip.hugging_face(), in_order=False
     )
+
+
+def test_a_single_file_is_read_with_the_configuration_in_its_folder(
+    tmp_path, monkeypatch
+):
+    gelu = clip_config.to_hugging_face_config(tiny_folders.CONFIG)
+    for tower in ("vision_config", "text_config"):
+        gelu[tower]["hidden_act"] = "gelu"
+    tensors = tiny_folders.state("hugging_face")
+    folder = cached(tmp_path, {"a/m.safetensors": lambda p: save_file(tensors, p)})
+    asked = []
+
+    def download(repo, allow_patterns, **options):
+        asked.append((repo, options["revision"], pathlib.Path(options["cache_dir"])))
+        assert "a/config.json" in allow_patterns
+        (folder / "a" / "config.json").write_text(json.dumps(gelu))
+        return str(folder)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    before = clip.read_clip("org/name:a/m.safetensors", offline=True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    after = clip.read_clip("org/name:a/m.safetensors", offline=True)
+    assert asked == [("org/name", SHA, tmp_path)]
+    assert before.config["vision"]["activation"] == "quick_gelu"
+    assert "QuickGELU, epsilon 1e-5 and heads of 64" in before.warnings[0]
+    assert after.config["vision"]["activation"] == "gelu"
+    assert after.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "expected"),
+    [
+        ("org/name", SHA, f"org/name@{SHA}"),
+        ("org/name@main", SHA, f"org/name@{SHA}"),
+        ("org/name:a/b.pt", SHA, f"org/name@{SHA}:a/b.pt"),
+        ("org/name", None, "org/name"),
+        ("./a/b.pt", None, "./a/b.pt"),
+    ],
+)
+def test_a_source_is_pinned_to_its_commit(source, revision, expected):
+    assert hub.pin(source, revision) == expected
 
 
 @pytest.mark.parametrize("name", ["org/gone", "org/name@other", "org/name:Cars/x.pt"])

@@ -25,6 +25,12 @@ SETTINGS = recipe.Settings(
     base=DIGEST,
     experts=(DIGEST,) * 3,
     merged=DIGEST,
+    config={"activation": "gelu", "width": 8},
+    rank_ratio=1.0,
+    dtype=None,
+    open_clip=False,
+    max_shard_size="5GB",
+    weights=DIGEST,
     environment={"cores": 2, "packages": {"jax": "0.10.2"}},
 )
 
@@ -122,7 +128,7 @@ def rewritten(file, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, d: d.update(version=2), "version 2"),
+        (lambda a, d: d.update(version=3), "version 3"),
         (lambda a, d: d["settings"].update(origin="cart"), "'cart'"),
         (lambda a, d: d["settings"].update(qkv="both"), "'both'"),
         (lambda a, d: d["settings"].update(temperature="hot"), "'hot'"),

@@ -90,11 +90,6 @@ def test_read_tells_which_classes_a_module_mentions():
     assert read_torch(FOLDER / "state_dict.pt").classes == ()
 
 
-def test_read_tells_what_is_beside_the_state_dict():
-    read = read_torch(FOLDER / "wrapped.pt")
-    assert read.skipped == ("epoch", "loss", "optimizer")
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [

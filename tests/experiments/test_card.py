@@ -1,12 +1,14 @@
 import json
 import re
+import types as types_
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from experiments import card
+from experiments import card, exporting
 from experiments.card import Card, CardHead, Parent
+from experiments.merge_config import MergeConfig
 
 EVIL = "<script>alert(1)</script> | `x` [y](z) *b*\x1b[2J\n# head\u202e"
 ROWS = [
@@ -103,6 +105,32 @@ def test_card_says_how_to_make_it_again():
     ):
         assert part in text
     assert "recipe.safetensors" not in make(has_recipe=False)
+
+
+def test_card_says_what_was_measured_and_what_is_stored():
+    digests = {"digest": "ef" * 32, "stored_digest": "01" * 32}
+    rounded = make(dtype="float16", **digests)
+    assert "measured with float32 weights" in rounded
+    assert "weights of this export are float16: rounded after" in rounded
+    assert all(digest in rounded for digest in digests.values())
+    same = make(dtype="float32", **digests | {"stored_digest": "ef" * 32})
+    assert "float32, rounded no further: those that were measured" in same
+    assert same.count("ef" * 32) == 1
+    assert "masks" in rounded
+    assert "masks (one bit" not in make(has_masks=False)
+
+
+def test_configuration_names_the_commits_that_were_merged():
+    models = {"a": "org/a", "b": "org/b:x/y.pt"}
+    experts = {n: {"model": m, "data": "mnist"} for n, m in models.items()}
+    config = MergeConfig.model_validate({"base": "org/base", "experts": experts})
+    sources = ["org/base@1", "org/b@2:x/y.pt"]
+    suite = types_.SimpleNamespace(tasks=["b"], sources=sources)
+    values = yaml.safe_load(exporting._yaml(suite, config))
+    assert values["base"] == "org/base@1"
+    assert values["experts"]["a"]["model"] == "org/a"
+    assert values["experts"]["b"]["model"] == "org/b@2:x/y.pt"
+    assert config.base == "org/base"
 
 
 def test_hostile_names_mean_nothing_but_themselves():

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -5,16 +6,18 @@ import chex
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adarank_jax import tree
 from adarank_jax.checkpoints import clip, folders, recipe
 from adarank_jax.core import merge
+from adarank_jax.models import clip_vision
 from experiments import rebuild, starts
 from experiments.merge_config import Method
 from tests import helpers
 from tests.checkpoints import tiny_folders
 
-CASES = ("cart-fused",)
+CASES = ("cart-fused", "tsv_m-split")
 
 MAKE = """
 import pathlib, sys
@@ -27,6 +30,7 @@ from adarank_jax import tree
 from experiments import rebuild, starts
 from experiments.merge_config import Method
 
+DTYPES = {"tsv_m": "bfloat16"}
 folder = pathlib.Path(sys.argv[1])
 for case in sys.argv[2:]:
     name, qkv = case.split("-")
@@ -57,11 +61,19 @@ for case in sys.argv[2:]:
         base=recipe.digest(base.vision),
         experts=tuple(map(recipe.digest, visions)),
         merged=recipe.digest(merged),
+        config=rebuild.identity(base),
+        rank_ratio=1.0,
+        dtype=DTYPES.get(name),
+        open_clip=name == "tsv_m",
+        max_shard_size="5GB",
+        weights=export.digest_tensors(export.weights(base, merged, DTYPES.get(name))),
         environment=rebuild.environment(),
     )
     out = folder / case
     recipe.write_recipe(out.with_suffix(".safetensors"), variables, settings)
-    export.write_model(out, base, merged)
+    export.write_model(
+        out, base, merged, with_open_clip=settings.open_clip, dtype=settings.dtype
+    )
 """
 
 
@@ -104,7 +116,10 @@ def test_rebuild_in_a_fresh_process_gives_the_same_bits(made, tmp_path, name):
     done = run("-m", "experiments.rebuild", *sources, *targets)
     assert "bit for bit" in done.stderr
     ours, theirs = folders.read_sums(config.out), folders.read_sums(made / name)
-    assert ours["model.safetensors"] == theirs["model.safetensors"]
+    written = {file for file in theirs if file.endswith(("safetensors", ".json"))}
+    assert ("open_clip_model.safetensors" in written) == name.startswith("tsv_m")
+    written -= {folders.MARK}
+    assert {n: ours[n] for n in written} == {n: theirs[n] for n in written}
     base = folders.digest(made / "base" / "model.safetensors")
     assert ours["model.safetensors"] != base
 
@@ -128,6 +143,31 @@ def test_other_weights_are_named(made, tmp_path, which):
     assert len(lines) == 1
     assert ("the base" if which == "base" else "the expert 'mnist'") in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_weights_with_another_activation_are_refused(made, tmp_path):
+    shutil.copytree(made / "base", tmp_path / "base")
+    file = tmp_path / "base" / "config.json"
+    file.write_text(file.read_text().replace("quick_gelu", "gelu"))
+    changes = {"base": str(tmp_path / "base")}
+    message = "activation: 'gelu' here, 'quick_gelu' in the recipe"
+    with pytest.raises(ValueError, match=message):
+        rebuild.check_config(
+            recipe.read_recipe(made / "cart-fused.safetensors"),
+            clip.read_clip(changes["base"]),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_what_was_compared_is_called_the_same(made, tmp_path, capsys):
+    shutil.copytree(made / "base", tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["text_projection.weight"] = tensors["text_projection.weight"] + 1
+    save_file(tensors, file)
+    changes = {"base": str(tmp_path / "base")}
+    rebuild.main(options(made, "cart-fused", tmp_path / "out", **changes))
+    assert "but other tensors" in capsys.readouterr().err
 
 
 def test_experts_in_each_others_place_are_noticed(made, tmp_path):
@@ -176,16 +216,9 @@ def test_experts_must_match_the_tasks_of_the_recipe(experts, error, message):
         rebuild.match_experts(experts, ("mnist", "svhn"))
 
 
-@pytest.mark.parametrize("name", starts.STARTS)
-def test_rebuild_is_the_computation_of_a_run(name, tmp_path):
-    pretrained, finetuned = helpers.task_set()
-    start = starts.get(Method(name="adarank", origin=name))
-    origin, factors = starts.build(
-        start, pretrained, finetuned, helpers.is_decomposed, tmp_path
-    )
-    variables = merge.init_variables(factors, 0.7, 0.5)
+def settings_of(start):
     digest = "0" * 64
-    settings = recipe.Settings(
+    return recipe.Settings(
         tasks=("a", "b", "c"),
         origin="average" if start.is_centred else "pretrained",
         is_decorrelated=start.is_decorrelated,
@@ -194,14 +227,51 @@ def test_rebuild_is_the_computation_of_a_run(name, tmp_path):
         base=digest,
         experts=(digest,) * 3,
         merged=digest,
+        config={"activation": "gelu", "width": 8},
+        rank_ratio=start.rank_ratio,
+        dtype=None,
+        open_clip=False,
+        max_shard_size="5GB",
+        weights=digest,
         environment={},
     )
+
+
+@pytest.mark.parametrize("name", starts.STARTS)
+def test_rebuild_is_the_computation_of_a_run(name, tmp_path):
+    pretrained, finetuned = helpers.task_set()
+    start = starts.get(Method(name="adarank", origin=name))
+    origin, factors = starts.build(
+        start, pretrained, finetuned, helpers.is_decomposed, tmp_path
+    )
+    variables = merge.init_variables(factors, 0.7, 0.5)
+    settings = settings_of(start)
     recipe.write_recipe(tmp_path / "r.safetensors", variables, settings)
     found = recipe.read_recipe(tmp_path / "r.safetensors")
     ours = rebuild.rebuild(found, jax.tree.map(np.asarray, pretrained), finetuned)
     kept = merge.kept_directions(variables.mask_logits, 10.0)
     theirs = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
     chex.assert_trees_all_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", starts.STARTS)
+def test_rebuild_without_masks_is_the_computation_of_adamerging(name, tmp_path):
+    shapes = {"b/mlp/w": (9, 6), "bias": (4,), "w": (5, 3)}
+    pretrained, finetuned = helpers.task_set(shapes=shapes)
+    models = (pretrained, finetuned, clip_vision.is_decomposed)
+    start = starts.get(Method(name="adamerging", origin=name, rank_ratio=0.5))
+    origin, updates = starts.build_dense(start, *models, tmp_path)
+    variables = merge.init_variables(updates, 0.7, start.rank_ratio)
+    path, settings = tmp_path / "r.safetensors", settings_of(start)
+    recipe.write_recipe(path, variables._replace(mask_logits={}), settings)
+    found = recipe.read_recipe(path)
+    ours = rebuild.rebuild(found, jax.tree.map(np.asarray, pretrained), finetuned)
+    nothing = jax.tree.map(lambda _: None, found.coefficients)
+    whole = (origin, updates, variables.coefficients)
+    chex.assert_trees_all_equal(ours, merge.hard_merged_params(*whole, nothing))
+    full = found._replace(settings=found.settings._replace(rank_ratio=1.0))
+    other = rebuild.rebuild(full, jax.tree.map(np.asarray, pretrained), finetuned)
+    assert recipe.digest(other) != recipe.digest(ours)
 
 
 def test_environment_holds_no_secrets(monkeypatch):
