@@ -27,9 +27,8 @@ from adarank_jax.checkpoints import (
 )
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.checkpoints.head_files import HeadFile
-from adarank_jax.data import registry
+from adarank_jax.data import registry, sources
 from adarank_jax.data.batches import Transformed
-from adarank_jax.data.sources import shared_images
 from adarank_jax.data.transforms import ClipTransform
 from adarank_jax.models import clip_vision, heads
 from experiments import (
@@ -141,6 +140,8 @@ class _Log:
         try:
             return action()
         except (KeyError, OSError, TypeError, ValueError) as error:
+            # Once the Hub was out of reach, nobody waits for it again and again.
+            self.offline = self.offline or isinstance(error, ConnectionError)
             self.problems.append(f"{where}: {explain(error)}")
             return None
 
@@ -250,9 +251,9 @@ def _check_relations(log, base, tasks):
     log.warnings += clip_base.find_twins(experts)
     if len(tasks) == 1:
         log.warn("experts", "there is one task, so there is nothing to merge it with.")
-    sources = {n: task.source for n, task in tasks.items() if task.source is not None}
-    if len(sources) > 1:
-        log.warnings += log.attempt("data", lambda: shared_images(sources)) or []
+    opened = {n: task.source for n, task in tasks.items() if task.source is not None}
+    if len(opened) > 1:
+        log.warnings += log.attempt("data", lambda: sources.shared_images(opened)) or []
 
 
 def _facts(config, base, tasks):
@@ -265,7 +266,7 @@ def _facts(config, base, tasks):
         },
         "heads": {name: _head_facts(config, task) for name, task in tasks.items()},
         "images": {
-            name: None if task.source is None else len(task.source)
+            name: None if task.source is None else _image_facts(task.source)
             for name, task in tasks.items()
         },
         "labels": {
@@ -305,6 +306,11 @@ def _origin(checkpoint):
         "text_config": checkpoint.text and checkpoint.config["text"],
         "from_base": list(checkpoint.from_base),
     }
+
+
+def _image_facts(source):
+    """Says how many images there are, and by what they are known again."""
+    return {"number": len(source), "fingerprint": sources.fingerprint(source)}
 
 
 def _head_facts(config, task):
@@ -351,6 +357,8 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
     if found is None:
         raise ValueError("the inputs have problems; `check` lists them.")
     base, tasks = found.base, found.tasks
+    for task in tasks.values():
+        sources.prepare(task.source)
     experts = [task.expert for task in tasks.values() if task.expert is not None]
     model = clip_vision.ClipVision(
         clip_vision.ClipVisionConfig(**base.config["vision"] | {"qkv": config.qkv})

@@ -184,7 +184,7 @@ def check(config: Config) -> Inputs:
         head = head._replace(class_names=rows)
     export.check_base(base)
     transform = clip_parts.read_transform(base)
-    warnings = [*warnings_of(source), *_warnings(labels, wording)]
+    warnings = [*base.warnings, *warnings_of(source), *_warnings(labels, wording)]
     return Inputs(base, transform, source, labels, wording, head, warnings)
 
 

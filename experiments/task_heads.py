@@ -8,8 +8,7 @@ import numpy as np
 
 from adarank_jax.checkpoints import formats, head_files
 from adarank_jax.checkpoints.head_files import HeadFile
-from adarank_jax.data import prompts, registry
-from experiments import image_checks
+from adarank_jax.data import class_order, prompts, registry
 from experiments.merge_config import Expert
 from experiments.messages import explain
 
@@ -97,8 +96,8 @@ def read_head(
     given = wording.class_names if wording else None
     if given is not None and head.class_names not in (None, tuple(given)):
         raise ValueError(
-            f"`{path}` names its classes {image_checks.listed(head.class_names)}, but "
-            f"`classes` are {image_checks.listed(given)}; drop `classes`, or give them "
+            f"`{path}` names its classes {class_order.listed(head.class_names)}, but "
+            f"`classes` are {class_order.listed(given)}; drop `classes`, or give them "
             "as the head does."
         )
     names = head.class_names or given

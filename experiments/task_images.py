@@ -37,6 +37,8 @@ def hub_name(data: Data, profile: str) -> str:
             found = registry.get(data.dataset, profile).hub
         except KeyError:
             return ""
+        if data.source not in ("auto", "hub"):
+            return ""
         return found.repo if isinstance(found, registry.Hub) else ""
     return data.parquet or ""
 

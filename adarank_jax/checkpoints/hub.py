@@ -264,17 +264,18 @@ def _not_cached(repo, revision, subpath, offline, error):
     """Tells apart a cache without the files and a Hub out of reach."""
     what = f"{repo!r}" + (f" at {revision!r}" if revision else "")
     what += f" ({subpath})" if subpath else ""
+    what = f"There is no such path on this machine, and {what}"
     if offline:
         return FileNotFoundError(
             f"{what} is not in the cache of the Hub, or not in whole, and the network "
-            "is switched off; run once with a network, or pass a folder that holds its "
-            "files."
+            "is switched off or out of reach; run once with a network, or pass a "
+            "folder that holds its files."
         )
     cause = error.__cause__
     reason = f" ({type(cause).__name__})" if cause else ""
     return ConnectionError(
-        f"The Hub cannot be reached{reason}, and {what} is not in its cache; check the "
-        "network, or pass a folder that holds its files."
+        f"{what} is not in the cache of the Hub, which cannot be reached{reason}; "
+        "check path and network, or pass a folder that holds its files."
     )
 
 

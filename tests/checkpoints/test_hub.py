@@ -198,7 +198,7 @@ FAILURES = {
     "network": (
         cause(errors.LocalEntryNotFoundError("m"), httpx2.ConnectError("dns")),
         ConnectionError,
-        r"cannot be reached \(ConnectError\).*'org/name' at 'v2'",
+        r"'org/name' at 'v2'.*cannot be reached \(ConnectError\)",
     ),
 }
 

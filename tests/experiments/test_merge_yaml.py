@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import constants
+from PIL import Image
 
 from adarank_jax import tree
 from adarank_jax.checkpoints import clip, files, head_files, recipe
@@ -87,7 +88,9 @@ def test_run_records_where_everything_is_from(finished):
     assert manifest["experts"]["animals"]["from_base"] == ["proj"]
     assert manifest["experts"]["Größen/sizes"]["layout"] == "open_clip"
     assert manifest["heads"]["numbers"]["templates"][1] == "{} in the photo"
-    assert manifest["images"] == {"animals": 15, "numbers": 20, "Größen/sizes": 10}
+    numbers = {name: found["number"] for name, found in manifest["images"].items()}
+    assert numbers == {"animals": 15, "numbers": 20, "Größen/sizes": 10}
+    assert len({found["fingerprint"] for found in manifest["images"].values()}) == 3
 
 
 def test_export_is_the_base_but_for_the_image_tower(family, finished):
@@ -132,7 +135,7 @@ def test_export_has_digests_that_hold(finished):
 def test_export_says_how_to_make_it_again(finished):
     card = (finished / "export" / "README.md").read_text(encoding="utf-8")
     assert "base_model_relation: merge" in card
-    assert "| base | tiny/clip-base@main | mit |" in card
+    assert f"| base | tiny/clip-base@{clip_family.COMMIT} | mit |" in card
     config = yaml_config.read_config(finished / "export" / "merge.yaml")
     assert config.task_names == TASKS
     assert config.method.rank_ratio == 0.16
@@ -172,6 +175,25 @@ def test_same_command_resumes_with_the_same_bits(family, finished):
     run(family, "run")
     assert (finished / "merged.safetensors").read_bytes() == before
     assert (finished / "results.json").read_bytes() == results
+
+
+@pytest.mark.parametrize("changed", ["image", "preprocessing"])
+def test_changed_inputs_are_not_resumed_with(family, finished, changed):
+    root = family / "hub" / "models--tiny--clip-base" / "snapshots"
+    file = {
+        "image": family / "images" / "animals" / "cat" / "000.png",
+        "preprocessing": root / clip_family.COMMIT / "preprocessor_config.json",
+    }[changed]
+    content = file.read_bytes()
+    try:
+        if changed == "image":
+            Image.new("RGB", (24, 20)).save(file)
+        else:
+            file.write_bytes(content.replace(b"0.48145466", b"0.1"))
+        with pytest.raises(ValueError, match="animals.fingerprint|image_mean|mean"):
+            run(family, "run")
+    finally:
+        file.write_bytes(content)
 
 
 def test_unlabelled_images_give_agreement_and_no_accuracy(family, capsys):
