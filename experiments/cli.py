@@ -1,6 +1,7 @@
 """From a command line to a run: options in, a clear message out when it cannot be."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -57,6 +58,7 @@ def run(
         SystemExit: the command cannot do what was asked, or was stopped; the message
             is one that a user can act on, and the code is one of `EXIT_CODES`.
     """
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its errors are explained here
     description = f"{(config_type.__doc__ or '').strip()}\n\n{EXIT_CODES}"
     try:
         name = getattr(sys.modules["__main__"].__spec__, "name", None)

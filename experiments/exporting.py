@@ -123,6 +123,8 @@ def _card(suite, config, heads, merged, stored, rows, has_recipe):
     if config.method.objective == "expert_labels":
         uses += " and the experts' predictions on them"
     files = export.slugs(suite.tasks)
+    versions = manifest.describe()
+    del versions["commit"]  # it has a line of its own
     return card.render(
         Card(
             title=title,
@@ -136,7 +138,7 @@ def _card(suite, config, heads, merged, stored, rows, has_recipe):
             uses=uses,
             command=shlex.join(["python", "-m", "experiments.run_vit", "merge.yaml"]),
             config=_yaml(suite, config),
-            versions=manifest.describe(),
+            versions=versions,
             seed=config.seed,
             commit=manifest.commit(),
             digest=recipe.digest(merged),

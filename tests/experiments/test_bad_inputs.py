@@ -592,7 +592,7 @@ case(
 case(
     "35_broken_config",
     rewrite(b'{"model_type": ', "base/config.json"),
-    *("base/config.json", "no JSON"),
+    *("base/config.json", "no valid JSON"),
 )
 case(
     "35_no_clip",
