@@ -48,6 +48,8 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
     details = [results.label(results.names(method))]
     if method.is_adapted:
         start = starts.get(method)
+        plain = method.model_copy(update={"coefficient": None, "rank_ratio": None})
+        details = [results.label(results.names(plain))]
         details += [
             f"coefficient {start.coefficient:g}, rank ratio {start.rank_ratio:g}",
             f"{config.adaptation.num_steps:,} steps of "
