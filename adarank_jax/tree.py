@@ -98,6 +98,53 @@ def map_with_path(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree
     )
 
 
+def everything(path: str, leaf: Any) -> bool:
+    """Holds for every leaf: the predicate that leaves nothing out."""
+    return True
+
+
+def partition(tree: Tree, predicate: Predicate) -> tuple[Tree, Tree]:
+    """Splits a nested dict into the leaves that a predicate names and all others.
+
+    Args:
+        tree: a nested dict.
+        predicate: asked once a leaf.
+
+    Returns:
+        Two nested dicts, without the branches that hold nothing; `join` undoes it.
+
+    Examples:
+        >>> partition({"a": 1, "b": {"c": 2, "d": 3}}, lambda path, leaf: leaf < 3)
+        ({'a': 1, 'b': {'c': 2}}, {'b': {'d': 3}})
+    """
+    chosen, others = {}, {}
+    for path, leaf in flatten(tree).items():
+        (chosen if predicate(path, leaf) else others)[path] = leaf
+    return unflatten(chosen), unflatten(others)
+
+
+def join(left: Tree, right: Tree) -> Tree:
+    """Puts two nested dicts of different paths into one.
+
+    Args:
+        left: a nested dict.
+        right: another.
+
+    Raises:
+        ValueError: a path is in both.
+
+    Examples:
+        >>> join({"b": {"c": 2}}, {"a": 1, "b": {"d": 3}})
+        {'a': 1, 'b': {'c': 2, 'd': 3}}
+    """
+    one, two = flatten(left), flatten(right)
+    twice = sorted(one.keys() & two.keys())
+    if twice:
+        raise ValueError(f"`left` and `right` must differ in all paths, both: {twice}.")
+    both = one | two
+    return unflatten({path: both[path] for path in sorted(both)})
+
+
 def without_none(tree: Tree) -> Tree:
     """Drops the leaves that are None, and the branches that hold nothing else.
 

@@ -129,3 +129,16 @@ def test_num_parameters_counts_entries_and_skips_none():
 
 def test_num_parameters_takes_shapes():
     assert tree.num_parameters({"a": jax.ShapeDtypeStruct((2, 3), jnp.float32)}) == 6
+
+
+def test_partition_and_join_undo_each_other():
+    whole = {"a": {"x": 1, "y": None}, "b": 2}
+    chosen, rest = tree.partition(whole, lambda path, leaf: path != "a/x")
+    assert (chosen, rest) == ({"a": {"y": None}, "b": 2}, {"a": {"x": 1}})
+    assert tree.join(rest, chosen) == whole
+    assert tree.partition(whole, tree.everything) == (whole, {})
+
+
+def test_join_refuses_a_path_that_both_have():
+    with pytest.raises(ValueError, match="both: \\['a/x'\\]"):
+        tree.join({"a": {"x": 1}}, {"a": {"x": 2, "y": 3}})

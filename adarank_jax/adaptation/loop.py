@@ -73,7 +73,8 @@ class Problem:
         classify: the head of one task.
         heads: one a task.
         origin: parameters that the updates are added to.
-        factors: as `svd.decompose_tree` returns.
+        factors: as `svd.decompose_tree` returns; None at a tensor that stays that of
+            the origin.
         mask: turns mask logits into a mask.
     """
 
@@ -99,6 +100,8 @@ class Problem:
                 f"{len(tasks)} tasks."
             )
         for path, leaf in tree.flatten(self.factors).items():
+            if leaf is None:  # not merged
+                continue
             found = len(leaf.s if svd.is_factors(leaf) else leaf)
             if found != len(tasks):
                 raise ValueError(

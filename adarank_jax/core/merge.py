@@ -1,7 +1,8 @@
 """Merged parameters as a pure function of origin, factors and variables.
 
 Lee et al., `AdaRank <https://arxiv.org/abs/2503.22178>`_, ICLR 2026, section 4. The
-variables are everything that adaptation trains.
+variables are everything that adaptation trains. A tensor whose factors are None is not
+merged: it stays that of the origin, as embeddings of language models do.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Variables(NamedTuple):
     """What adaptation trains.
 
     Attributes:
-        coefficients: a tree as the model's, `(tasks,)` at every leaf.
+        coefficients: a tree as the model's, `(tasks,)` at every merged tensor.
         mask_logits: the same tree, `(tasks, rank)` at every decomposed matrix and None
             elsewhere.
     """
@@ -58,6 +59,8 @@ def init_variables(
     """
 
     def coefficients(_, leaf):
+        if leaf is None:
+            return None
         return jnp.full((_num_tasks(leaf),), coefficient, jnp.float32)
 
     def mask_logits(_, leaf):
@@ -137,7 +140,8 @@ def merged_params(
 
     Args:
         origin: parameters that the updates are added to.
-        factors: as `svd.decompose_tree` returns, or this device's shard of it.
+        factors: as `svd.decompose_tree` returns, or this device's shard of it; None
+            at a tensor that stays that of the origin.
         variables: coefficients and mask logits, the latter sharded like the factors.
         mask: turns mask logits into a mask.
         axis_name: device axis over which the rank axis is sharded, if it is.
@@ -162,6 +166,8 @@ def merged_params(
         tree.check_same_paths(origin, other, ("`origin`", name))
 
     def leaf_params(_, start, leaf, coefficients, mask_logits):
+        if leaf is None:
+            return start
         if not svd.is_factors(leaf):
             return merge_dense(start, coefficients, leaf)
         return merge_matrix(start, coefficients, mask(mask_logits), *leaf, axis_name)
@@ -206,8 +212,8 @@ def hard_merged_params(
 
     Args:
         origin: parameters that the updates are added to.
-        factors: as `svd.decompose_tree` returns.
-        coefficients: `(tasks,)` at every leaf.
+        factors: as for `merged_params`.
+        coefficients: `(tasks,)` at every merged tensor.
         kept: as `kept_directions` returns.
 
     Returns:
@@ -230,6 +236,8 @@ def hard_merged_params(
 
     def leaf_params(path, start, leaf, scales, bits):
         _check_bits(path, leaf, scales, bits)
+        if leaf is None:
+            return np.array(start, np.float32)
         start, scales = (
             jnp.asarray(np.asarray(x, np.float32)) for x in (start, scales)
         )
@@ -253,10 +261,13 @@ def _check_bits(path, leaf, coefficients, bits):
             "values there (None: not decomposed); both must come from the same experts "
             "and the same choice of matrices."
         )
-    if np.shape(coefficients) != (_num_tasks(leaf),):
+    if leaf is None and coefficients is None:
+        return
+    if leaf is None or np.shape(coefficients) != (_num_tasks(leaf),):
         raise ValueError(
             f"`coefficients` must have one number a task at {path!r}, got shape "
-            f"{np.shape(coefficients)} for {_num_tasks(leaf)} tasks."
+            f"{None if coefficients is None else np.shape(coefficients)} for "
+            f"{'a tensor that is not merged' if leaf is None else _num_tasks(leaf)}."
         )
 
 
@@ -272,7 +283,7 @@ def static_params(
 
     Args:
         origin: parameters that the updates are added to.
-        factors: decomposed or plain task vectors.
+        factors: decomposed or plain task vectors; None as for `merged_params`.
         coefficient: of every task and tensor.
         rank_ratio: share of leading directions kept, in (0, 1].
 

@@ -23,8 +23,8 @@ CONFIG = AdaptationConfig(
 )
 
 
-def run(folder, config=CONFIG, batch=problems.batch, devices=None):
-    problem = problems.problem()
+def run(folder, config=CONFIG, batch=problems.batch, devices=None, problem=None):
+    problem = problem or problems.problem()
     return adapt(
         problem,
         problems.variables(problem),
@@ -190,3 +190,19 @@ def test_killed_run_resumes_to_the_same_numbers(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     chex.assert_trees_all_close(run(tmp_path / "cut"), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_tensor_that_is_not_merged_stays_that_of_the_origin(tmp_path, count):
+    found = problems.problem()
+    factors = found.factors | {"first": dict.fromkeys(("kernel", "bias"))}
+    found = dataclasses.replace(found, factors=factors)
+    start = problems.variables(found)
+    folder, devices = tmp_path / "run", jax.devices()[:count]
+    end, merged = run(folder, devices=devices, problem=found)
+    assert end.coefficients["first"] == {"kernel": None, "bias": None}
+    chex.assert_trees_all_equal(merged["first"], found.origin["first"])
+    before, after = start.coefficients["second"], end.coefficients["second"]
+    assert np.all(np.abs(after["kernel"] - before["kernel"]) > 1e-4)
+    again, _ = run(folder, devices=devices, problem=found)
+    chex.assert_trees_all_equal(again, end)

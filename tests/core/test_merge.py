@@ -383,3 +383,34 @@ def test_hard_merged_params_name_the_tensor_that_does_not_fit(missing):
         merge.hard_merged_params(
             origin, factors, tree.unflatten(scales), tree.unflatten(flat)
         )
+
+
+def unmerged_problem():
+    """As `problem`, with a tensor beside the others that is not merged."""
+    origin, _, factors = problem(shapes=LINEAR)
+    origin["embedding"] = helpers.matrix(3, 7, 2)
+    return origin, factors | {"embedding": None}
+
+
+def test_a_tensor_without_factors_stays_that_of_the_origin():
+    origin, factors = unmerged_problem()
+    variables = merge.init_variables(factors, 0.5)
+    assert variables.coefficients["embedding"] is None
+    assert variables.mask_logits["embedding"] is None
+    merged = jax.jit(merge.merged_params)(origin, factors, variables)
+    np.testing.assert_array_equal(merged["embedding"], origin["embedding"])
+    rest = {path: factors[path] for path in LINEAR}
+    alone = merge.static_params({path: origin[path] for path in LINEAR}, rest, 0.5)
+    chex.assert_trees_all_equal({path: merged[path] for path in LINEAR}, alone)
+
+
+def test_hard_merged_params_leave_a_tensor_without_factors_alone():
+    origin, factors = unmerged_problem()
+    variables = merge.init_variables(factors, 0.5, 0.4)
+    kept = merge.kept_directions(variables.mask_logits, 10.0)
+    merged = merge.hard_merged_params(origin, factors, variables.coefficients, kept)
+    np.testing.assert_array_equal(merged["embedding"], origin["embedding"])
+    assert merged["embedding"] is not origin["embedding"]
+    wrong = variables.coefficients | {"embedding": np.ones(3, np.float32)}
+    with pytest.raises(ValueError, match="'embedding'.*not merged"):
+        merge.hard_merged_params(origin, factors, wrong, kept)
