@@ -13,8 +13,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from adarank_jax.models import transformer
-from adarank_jax.models.transformer import Block
+from adarank_jax.models import clip_block, transformer
+from adarank_jax.models.clip_block import Block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ClipTextConfig:
         """Refuses what no tower can be built from, all problems in one message."""
         choices = {"pooling": ("argmax", "end_token")}
         counts = ("vocabulary_size", "context_length")
-        lines = transformer.problems(self, counts, choices)
+        lines = clip_block.problems(self, counts, choices)
         size = self.vocabulary_size
         if self.pooling == "end_token" and transformer.is_count(size):
             if self.end_token not in range(size):

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adarank_jax.models import transformer
-from adarank_jax.models.transformer import Block
+from adarank_jax.models import clip_block, transformer
+from adarank_jax.models.clip_block import Block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ClipVisionConfig:
     def __post_init__(self):
         """Refuses what no tower can be built from, all problems in one message."""
         choices = {"pooling": ("class_token", "average")}
-        lines = transformer.problems(self, ("image_size", "patch_size"), choices)
+        lines = clip_block.problems(self, ("image_size", "patch_size"), choices)
         sides = self.image_size, self.patch_size
         if all(map(transformer.is_count, sides)) and sides[0] % sides[1]:
             lines.append(

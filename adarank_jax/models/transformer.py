@@ -1,13 +1,11 @@
-"""The residual attention block of which both towers of CLIP are stacks.
+"""What every transformer here is made of: attention, norms, activations, checks.
 
-Radford et al., `Learning Transferable Visual Models From Natural Language Supervision
-<https://arxiv.org/abs/2103.00020>`_, 2021. Every kernel is 2-D, ``(inputs, outputs)``.
-Query, key and value are one kernel (``fused``, as in OpenAI's and open_clip's files) or
-three (``split``, as in Hugging Face's); the outputs are the same, but the matrices that
-AdaRank decomposes are not.
+Vaswani et al., `Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_, 2017.
+Every kernel is 2-D, ``(inputs, outputs)``, because that is what AdaRank decomposes.
 """
 
 import difflib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -15,72 +13,63 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Config = TypeVar("Config")
 
-SHARED_COUNTS = ("width", "num_layers", "num_heads", "output_size")
-"""Fields of both towers that count something."""
 
+def attend(
+    query: Float[Array, "batch tokens width"],
+    key: Float[Array, "batch tokens width"],
+    value: Float[Array, "batch tokens width"],
+    num_heads: int,
+    mask: Bool[Array, "rows 1 queries tokens"] | None = None,
+) -> Float[Array, "batch tokens width"]:
+    """Mixes the values of the tokens that each token may see.
 
-class Block(nn.Module):
-    """Attention and a perceptron, each behind a norm and added to what came in.
+    Args:
+        query: of all heads, side by side.
+        key: likewise.
+        value: likewise.
+        num_heads: divides the width.
+        mask: True where a query (axis 2) may see a token (axis 3); an axis of length 1
+            holds for all. None: every token sees every token. A query that may see none
+            sees all, so that rows of nothing but padding stay finite.
 
-    Attributes:
-        config: of a tower; read are its `width`, `num_heads`, `mlp_width`,
-            `activation`, `layer_norm_epsilon` and `qkv`.
-        is_causal: a token attends to itself and to those before it only.
+    Returns:
+        The heads' outputs, side by side.
     """
-
-    config: Any
-    is_causal: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch tokens width"]
-    ) -> Float[Array, "batch tokens width"]:
-        """Maps tokens to tokens."""
-        config = self.config
-        attention = _Attention(config, self.is_causal, name="attn")
-        x = x + attention(layer_norm(config, "ln_1")(x))
-        return x + _Mlp(config, name="mlp")(layer_norm(config, "ln_2")(x))
+    batch, tokens, width = query.shape
+    heads = (batch, tokens, num_heads, width // num_heads)
+    rows = (row.reshape(heads) for row in (query, key, value))
+    if mask is not None:
+        mask = mask | ~mask.any(axis=-1, keepdims=True)
+        mask = jnp.broadcast_to(mask, (batch, 1, tokens, tokens))
+    x = jax.nn.dot_product_attention(*rows, mask=mask)
+    return x.reshape(batch, tokens, width)
 
 
-class _Attention(nn.Module):
-    """Multi-head self-attention."""
-
-    config: Any
-    is_causal: bool
-
-    @nn.compact
-    def __call__(self, x):
-        width, heads = self.config.width, self.config.num_heads
-        if self.config.qkv == "fused":
-            rows = jnp.split(nn.Dense(3 * width, name="in_proj")(x), 3, axis=-1)
-        else:
-            rows = [nn.Dense(width, name=f"{part}_proj")(x) for part in "qkv"]
-        query, key, value = (
-            row.reshape(*row.shape[:-1], heads, width // heads) for row in rows
-        )
-        x = jax.nn.dot_product_attention(query, key, value, is_causal=self.is_causal)
-        return nn.Dense(width, name="out_proj")(x.reshape(*x.shape[:-2], width))
+def padding_mask(
+    attention_mask: Array,
+) -> Bool[Array, "batch 1 1 tokens"]:
+    """Lets every token see the tokens that are no padding (1 in `attention_mask`)."""
+    return (attention_mask != 0)[:, None, None]
 
 
-class _Mlp(nn.Module):
-    """Two layers with the activation between them."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, x):
-        config = self.config
-        x = nn.Dense(config.mlp_width or 4 * config.width, name="c_fc")(x)
-        return nn.Dense(config.width, name="c_proj")(ACTIVATIONS[config.activation](x))
+def causal_mask(num_tokens: int) -> Bool[Array, "1 1 tokens tokens"]:
+    """Lets a token see itself and those before it."""
+    return jnp.tri(num_tokens, dtype=bool)[None, None]
 
 
 def layer_norm(config: Any, name: str) -> nn.LayerNorm:
-    """Makes a layer norm with the tower's epsilon."""
+    """Makes a layer norm with the config's epsilon."""
     return nn.LayerNorm(epsilon=config.layer_norm_epsilon, name=name)
+
+
+def embed(config: Any, size: int, name: str) -> nn.Embed:
+    """Makes a table of `size` vectors."""
+    scale = nn.initializers.normal(0.02)
+    return nn.Embed(size, config.width, embedding_init=scale, name=name)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -96,14 +85,13 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def problems(
     config: Any, counts: Sequence[str], choices: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Lists what is wrong with a tower's config, one line a problem.
+    """Lists what is wrong with a transformer's config, one line a problem.
 
     Args:
-        config: of a tower.
-        counts: fields besides the shared ones that must be whole and above zero.
-        choices: by field besides the shared ones, the values that it may have.
+        config: has `width`, `num_heads` and `layer_norm_epsilon`.
+        counts: fields that must be whole and above zero.
+        choices: by field, the values that it may have.
     """
-    counts = [*counts, *SHARED_COUNTS, *["mlp_width"] * (config.mlp_width is not None)]
     lines = [
         f"`{name}` must be a whole number above zero, got {getattr(config, name)!r}."
         for name in counts
@@ -115,8 +103,7 @@ def problems(
     epsilon = config.layer_norm_epsilon
     if not isinstance(epsilon, int | float) or not 0 < epsilon < math.inf:
         lines.append(f"`layer_norm_epsilon` must be above zero, got {epsilon!r}.")
-    shared = {"activation": tuple(ACTIVATIONS), "qkv": ("fused", "split")}
-    for name, values in {**shared, **choices}.items():
+    for name, values in choices.items():
         if getattr(config, name) not in values:
             lines.append(
                 f"`{name}` must be one of {', '.join(map(repr, values))}, got "
@@ -138,7 +125,7 @@ def refuse(config: Any, lines: Sequence[str]) -> None:
     """
     if lines:
         raise ValueError(
-            f"{type(config).__name__} does not describe a tower; mend these "
+            f"{type(config).__name__} does not describe a model; mend these "
             f"{len(lines)} first:\n  " + "\n  ".join(lines)
         )
 
@@ -158,4 +145,17 @@ def named(name: str, variants: Mapping[str, Config]) -> Config:
     return variants[name]
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
+_tanh_gelu = functools.partial(jax.nn.gelu, approximate=True)
+
+ACTIVATIONS = {
+    "quick_gelu": quick_gelu,
+    "gelu": gelu,
+    # One formula, written in three ways in torch.
+    "gelu_new": _tanh_gelu,
+    "gelu_fast": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+"""The activations that a ``config.json`` may name, under its names."""

@@ -1,56 +1,14 @@
-"""The block that both towers of CLIP are made of."""
+"""Attention, activations and checks that every transformer shares."""
 
-import dataclasses
 import math
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adarank_jax import tree
-from adarank_jax.models import clip_vision, transformer
+from adarank_jax.models import transformer
 from tests import helpers
-
-TINY = clip_vision.VARIANTS["vit-tiny-8"]
-WRONG_TYPES = (
-    # field, value as a JSON file may hold it, problem
-    ("width", 32.0, "`width` must be a whole number above zero, got 32.0."),
-    ("num_layers", True, "`num_layers` must be a whole number above zero, got True."),
-    ("num_heads", "4", "`num_heads` must be a whole number above zero, got '4'."),
-    ("layer_norm_epsilon", None, "`layer_norm_epsilon` must be above zero, got None."),
-    ("qkv", [], "`qkv` must be one of 'fused', 'split', got []."),
-)
-
-
-def block(x, is_causal=False, **changes):
-    """Runs a block with random parameters."""
-    config = dataclasses.replace(TINY, **changes)
-    module = transformer.Block(config, is_causal)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
-    flat = {path: leaf.shape for path, leaf in tree.flatten(shapes).items()}
-    params = helpers.to_jax(helpers.params(0, flat))
-    return module.apply({"params": params}, x)
-
-
-@pytest.mark.parametrize(
-    ("is_causal", "moved"), ((True, [3, 4]), (False, [0, 1, 2, 3, 4]))
-)
-def test_block_lets_a_token_move_those_that_may_see_it(is_causal, moved):
-    x = jnp.asarray(helpers.matrix(1, 1, 5, TINY.width))
-    other = x.at[0, 3].set(0.0)
-    difference = block(x, is_causal) - block(other, is_causal)
-    found = np.flatnonzero(np.abs(difference[0]).max(axis=1))
-    assert list(found) == moved
-
-
-@pytest.mark.parametrize(("given", "width"), ((None, 4 * 32), (40, 40)))
-def test_block_has_the_mlp_width_that_was_asked_for(given, width):
-    module = transformer.Block(dataclasses.replace(TINY, mlp_width=given))
-    x = jax.ShapeDtypeStruct((1, 5, TINY.width), "f4")
-    params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
-    assert params["mlp"]["c_fc"]["kernel"].shape == (32, width)
 
 
 def test_gelu_is_exact():
@@ -67,7 +25,70 @@ def test_quick_gelu_is_the_scaled_sigmoid():
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("field", "value", "problem"), WRONG_TYPES)
-def test_problems_names_a_value_of_another_type(field, value, problem):
-    config = types.SimpleNamespace(**dataclasses.asdict(TINY) | {field: value})
-    assert transformer.problems(config, (), {}) == [problem]
+@pytest.mark.parametrize("name", ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"))
+def test_activations_have_the_tanh_form_of_gelu(name):
+    x = np.linspace(-6.0, 6.0, 201)
+    theirs = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    ours = transformer.ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_activations_have_the_rest_by_their_formulas():
+    x = np.linspace(-6.0, 6.0, 201)
+    formulas = {
+        "relu": np.maximum(x, 0),
+        "silu": x / (1 + np.exp(-x)),
+        "tanh": np.tanh(x),
+    }
+    for name, theirs in formulas.items():
+        ours = transformer.ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def attention(query, key, value, num_heads, mask):
+    """Computes attention head by head; `mask` is (batch, queries, tokens)."""
+    batch, tokens, width = query.shape
+    size = width // num_heads
+    outputs = np.zeros(query.shape)
+    for b in range(batch):
+        for h in range(num_heads):
+            part = slice(h * size, (h + 1) * size)
+            q, k, v = (np.float64(x[b, :, part]) for x in (query, key, value))
+            scores = np.where(mask[b], q @ k.T / math.sqrt(size), -np.inf)
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            outputs[b, :, part] = weights / weights.sum(axis=1, keepdims=True) @ v
+    return outputs
+
+
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("padded", (False, True))
+def test_attend_is_attention_under_a_mask(causal, padded):
+    rows = [helpers.matrix(i, 2, 5, 6) for i in range(3)]
+    seen = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]] if padded else [[1] * 5] * 2)
+    allowed = np.tril(np.ones((5, 5))) if causal else np.ones((5, 5))
+    mask = transformer.padding_mask(jnp.asarray(seen))
+    if causal:
+        mask = mask & transformer.causal_mask(5)
+    theirs = attention(*rows, 2, (allowed[None] * seen[:, None]) > 0)
+    ours = transformer.attend(*map(jnp.asarray, rows), 2, mask)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_attend_without_a_mask_sees_everything():
+    rows = [jnp.asarray(helpers.matrix(i, 2, 5, 6)) for i in range(3)]
+    whole = transformer.padding_mask(jnp.ones((2, 5), jnp.int32))
+    ours, theirs = (transformer.attend(*rows, 2, mask) for mask in (None, whole))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_attend_averages_where_nothing_may_be_seen():
+    rows = [jnp.asarray(helpers.matrix(i, 1, 5, 6)) for i in range(3)]
+    nothing = transformer.padding_mask(jnp.zeros((1, 5), jnp.int32))
+    everything = transformer.padding_mask(jnp.ones((1, 5), jnp.int32))
+    ours, theirs = (transformer.attend(*rows, 2, m) for m in (nothing, everything))
+    np.testing.assert_array_equal(ours, theirs)
+
+    def loss(rows):
+        return (transformer.attend(*rows, 2, nothing) ** 2).sum()
+
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.grad(loss)(rows))

@@ -1,0 +1,58 @@
+"""The block that both towers of CLIP are made of."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adarank_jax import tree
+from adarank_jax.models import clip_block, clip_vision
+from tests import helpers
+
+TINY = clip_vision.VARIANTS["vit-tiny-8"]
+WRONG_TYPES = (
+    # field, value as a JSON file may hold it, problem
+    ("width", 32.0, "`width` must be a whole number above zero, got 32.0."),
+    ("num_layers", True, "`num_layers` must be a whole number above zero, got True."),
+    ("num_heads", "4", "`num_heads` must be a whole number above zero, got '4'."),
+    ("layer_norm_epsilon", None, "`layer_norm_epsilon` must be above zero, got None."),
+    ("qkv", [], "`qkv` must be one of 'fused', 'split', got []."),
+)
+
+
+def block(x, is_causal=False, **changes):
+    """Runs a block with random parameters."""
+    config = dataclasses.replace(TINY, **changes)
+    module = clip_block.Block(config, is_causal)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    flat = {path: leaf.shape for path, leaf in tree.flatten(shapes).items()}
+    params = helpers.to_jax(helpers.params(0, flat))
+    return module.apply({"params": params}, x)
+
+
+@pytest.mark.parametrize(
+    ("is_causal", "moved"), ((True, [3, 4]), (False, [0, 1, 2, 3, 4]))
+)
+def test_block_lets_a_token_move_those_that_may_see_it(is_causal, moved):
+    x = jnp.asarray(helpers.matrix(1, 1, 5, TINY.width))
+    other = x.at[0, 3].set(0.0)
+    difference = block(x, is_causal) - block(other, is_causal)
+    found = np.flatnonzero(np.abs(difference[0]).max(axis=1))
+    assert list(found) == moved
+
+
+@pytest.mark.parametrize(("given", "width"), ((None, 4 * 32), (40, 40)))
+def test_block_has_the_mlp_width_that_was_asked_for(given, width):
+    module = clip_block.Block(dataclasses.replace(TINY, mlp_width=given))
+    x = jax.ShapeDtypeStruct((1, 5, TINY.width), "f4")
+    params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    assert params["mlp"]["c_fc"]["kernel"].shape == (32, width)
+
+
+@pytest.mark.parametrize(("field", "value", "problem"), WRONG_TYPES)
+def test_problems_names_a_value_of_another_type(field, value, problem):
+    config = types.SimpleNamespace(**dataclasses.asdict(TINY) | {field: value})
+    assert clip_block.problems(config, (), {}) == [problem]
