@@ -1,5 +1,6 @@
-"""Predictions and accuracies in batches of one shape, so that nothing recompiles."""
+"""Predictions and accuracies in batches of few shapes, so that little recompiles."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -51,48 +52,69 @@ def count(predictions: np.ndarray, labels: np.ndarray) -> Accuracy:
 
 
 class Predictor:
-    """Compiles an encoder once, for any parameters and any number of examples.
+    """Compiles an encoder once a shape, for any parameters and number of examples.
 
     Args:
         encode: the model without its head.
         classify: the head of one task.
-        batch_size: examples a call; the last batch is padded.
+        batch_size: examples a call; the last batch is filled up.
+        collate: applied to every batch before it is encoded, for example
+            `tokens.trim` with its buckets; each shape that it gives is compiled once.
+
+    Examples:
+        >>> import numpy as np
+        >>> scale = Predictor(lambda p, x: p["w"] * x, lambda f, h: f + h, batch_size=2)
+        >>> inputs = np.array([[0.0, 2.0], [3.0, 1.0], [0.0, 5.0]])
+        >>> scale.predict({"w": 2.0}, 0.0, inputs).tolist()
+        [1, 0, 1]
     """
 
-    def __init__(self, encode: Encode, classify: Classify, batch_size: int = 256):
+    def __init__(
+        self,
+        encode: Encode,
+        classify: Classify,
+        batch_size: int = 256,
+        collate: Callable[[Any], Any] = lambda batch: batch,
+    ):
         """Wraps the two functions in `jax.jit`."""
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         self._encode = jax.jit(encode)
         self._classify = jax.jit(classify)
-        self._batch_size = batch_size
+        self._batch_size, self._collate = batch_size, collate
 
     def features(self, params: Tree, inputs: Any) -> np.ndarray:
-        """Encodes all examples.
+        """Encodes all examples; a source with `lengths` from the longest to the rest.
 
         Args:
             params: of the encoder.
-            inputs: `(examples, ...)` at every leaf, at least one example.
+            inputs: `(examples, ...)` at every leaf, or a source whose slices are arrays
+                or trees of them; at least one example.
 
         Returns:
-            Features `(examples, features)`.
+            Features `(examples, features)`, in the order of the inputs.
 
         Raises:
-            ValueError: there is no example.
+            ValueError: there is no example, or the leaves differ in their number.
         """
-        count = len(jax.tree.leaves(inputs)[0])
-        if not count:
+        source = inputs if hasattr(inputs, "__getitem__") else None
+        if source is None or isinstance(inputs, tuple | list | dict):
+            source = _Columns(inputs)
+        if not len(source):
             raise ValueError("`inputs` must hold at least one example, got none.")
-        params = jax.device_put(params)
-        leaves, structure = jax.tree.flatten(inputs)
-        columns = [in_order(leaf, self._batch_size) for leaf in leaves]
+        params, order = jax.device_put(params), _order(source)
         parts = []
-        for batch in zip(*columns, strict=True):
-            found = len(batch[0])
-            padded = [_pad(leaf, self._batch_size) for leaf in batch]
-            features = self._encode(params, jax.tree.unflatten(structure, padded))
-            parts.append(np.asarray(features)[:found])
-        return np.concatenate(parts)
+        for batch in in_order(source, self._batch_size, order=order):
+            batch = self._collate(batch)
+            found = len(jax.tree.leaves(batch)[0])
+            filled = jax.tree.map(lambda leaf: _fill(leaf, self._batch_size), batch)
+            parts.append(np.asarray(self._encode(params, filled))[:found])
+        features = np.concatenate(parts)
+        if order is None:
+            return features
+        restored = np.empty_like(features)
+        restored[order] = features
+        return restored
 
     def predict(self, params: Tree, head: Any, inputs: Any) -> np.ndarray:
         """Returns the most probable class of each example, `(examples,)` int32."""
@@ -107,7 +129,7 @@ class Predictor:
         Args:
             params: of the encoder.
             head: the task's classifier.
-            inputs: `(examples, ...)` at every leaf.
+            inputs: as for `features`.
             labels: `(examples,)`.
 
         Raises:
@@ -116,7 +138,38 @@ class Predictor:
         return count(self.predict(params, head, inputs), labels)
 
 
-def _pad(leaf, length):
-    """Appends zeros up to a length, so that every batch has one shape."""
+class _Columns:
+    """Arrays of one length, indexed together."""
+
+    def __init__(self, arrays):
+        """Checks the length."""
+        lengths = {len(leaf) for leaf in jax.tree.leaves(arrays)}
+        if len(lengths) != 1:
+            raise ValueError(
+                "`inputs` must hold as many examples at every leaf, got "
+                f"{sorted(lengths)}."
+            )
+        self._arrays, (self._length,) = arrays, lengths
+
+    def __len__(self):
+        """Returns the number of examples."""
+        return self._length
+
+    def __getitem__(self, index):
+        """Returns some examples."""
+        return jax.tree.map(lambda leaf: leaf[index], self._arrays)
+
+
+def _order(source):
+    """Returns the examples from the longest to the shortest, None without lengths."""
+    lengths = getattr(source, "lengths", None)
+    if lengths is None:
+        return None
+    # The longest batch needs the most memory, so it comes first.
+    return np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+
+
+def _fill(leaf, length):
+    """Repeats the last example, so that every batch has one number of examples."""
     widths = [(0, length - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
-    return np.pad(leaf, widths)
+    return np.pad(leaf, widths, mode="edge")

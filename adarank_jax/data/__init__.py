@@ -1,1 +1,1 @@
-"""Images and batches: what models are judged and adapted on."""
+"""Images, texts and batches: what models are judged and adapted on."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 
@@ -22,7 +23,8 @@ class TaskBatches:
 
     Args:
         examples: for each task one column or several, drawn from together: arrays
-            `(examples, ...)` or `Transformed` sources; the tasks may differ in length.
+            `(examples, ...)`, `Transformed` sources, or sources whose examples are
+            trees of arrays, as `tokens.Tokens`; the tasks may differ in length.
         batch_size: examples a task and step.
         seed: the order is a pure function of the seed, the task's place and the step.
         shuffle: False to show the examples of every task as they come, and again from
@@ -71,18 +73,20 @@ class TaskBatches:
             ]
         self._orders = [order.repeat() for order in orders]
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
-        """Returns one stacked array for each column of a task."""
+    def __getitem__(self, step: int) -> tuple[Any, ...]:
+        """Returns one stacked array, or tree of them, for each column of a task."""
         places = range(step * self._batch_size, (step + 1) * self._batch_size)
         rows = [[order[place] for place in places] for order in self._orders]
         return tuple(
-            np.stack([column[row] for column, row in zip(columns, rows, strict=True)])
+            _stack_trees(
+                [column[row] for column, row in zip(columns, rows, strict=True)]
+            )
             for columns in zip(*self._examples, strict=True)
         )
 
     def stream(
         self, first_step: int = 0, num_threads: int = 2, prefetch: int = 4
-    ) -> Iterator[tuple[np.ndarray, ...]]:
+    ) -> Iterator[tuple[Any, ...]]:
         """Yields the batches from a step on, prepared ahead of time.
 
         Args:
@@ -100,6 +104,19 @@ class TaskBatches:
             raise ValueError(f"`first_step` must be at least 0, got {first_step}.")
         steps = grain.MapDataset.range(first_step, _FOREVER)
         return _ahead(steps.map(self.__getitem__), num_threads, prefetch)
+
+
+def _stack_trees(tasks):
+    """Stacks what the tasks give, leaf by leaf."""
+    try:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
+    except ValueError as error:
+        shapes = [jax.tree.map(np.shape, task) for task in tasks]
+        raise ValueError(
+            "The examples of all tasks must have one shape; a batch has "
+            + "; ".join(f"{shape} in task {i}" for i, shape in enumerate(shapes))
+            + ". Prepare them alike (one size of images, one `max_length` of texts)."
+        ) from error
 
 
 class Transformed:
@@ -185,18 +202,23 @@ def _start_pool():
 
 
 def in_order(
-    examples: Any, batch_size: int, num_threads: int = 2, prefetch: int = 4
-) -> Iterator[np.ndarray]:
+    examples: Any,
+    batch_size: int,
+    num_threads: int = 2,
+    prefetch: int = 4,
+    order: np.ndarray | None = None,
+) -> Iterator[Any]:
     """Yields all examples once, in order, in batches that are prepared ahead of time.
 
     Args:
-        examples: an array or a `Transformed` source.
+        examples: an array, or a source whose slices are arrays or trees of arrays.
         batch_size: examples a batch; the last batch may have fewer.
         num_threads: batches in preparation at the same time.
         prefetch: batches that are held in memory at most.
+        order: numbers of the examples in another order, if that is wanted.
 
     Returns:
-        An iterator over `(at most batch_size, ...)`.
+        An iterator over `(at most batch_size, ...)`, at every leaf of a tree.
 
     Raises:
         ValueError: a number is too small.
@@ -208,9 +230,14 @@ def in_order(
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    starts = grain.MapDataset.range(0, len(examples), batch_size)
-    batches = starts.map(lambda start: examples[start : start + batch_size])
-    return _ahead(batches, num_threads, prefetch)
+    count = len(examples) if order is None else len(order)
+    starts = grain.MapDataset.range(0, count, batch_size)
+
+    def batch(start):
+        places = slice(start, start + batch_size)
+        return examples[places if order is None else order[places]]
+
+    return _ahead(starts.map(batch), num_threads, prefetch)
 
 
 def _ahead(batches, num_threads, prefetch):

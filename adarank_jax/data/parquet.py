@@ -63,7 +63,7 @@ class ParquetImages:
         self._cache = arrow_copy.cache_folder(cache_dir)
         self._lock = threading.Lock()
         self._opened = None
-        self.classes = _class_names(paths[0], self._columns[1])
+        self.classes = class_names(paths[0], self._columns[1])
         self.origin, self.warnings = "", []
         count, labels = _read_labels(paths, self._columns[1])
         if not count:
@@ -144,6 +144,27 @@ class ParquetImages:
         if held is None:
             raise ValueError(f"{name} is missing (null); fetch the data set again.")
         return images.decode(memoryview(held), name)
+
+
+def class_names(path: str | os.PathLike, label: str | None) -> tuple[str, ...]:
+    """Reads the class names that `datasets` writes into the schema of a file.
+
+    Args:
+        path: of the file.
+        label: name of the column.
+
+    Returns:
+        The names in the order of the labels; empty if the file does not say them.
+    """
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(path).metadata or {}
+    try:
+        info = json.loads(metadata.get(b"huggingface", b"{}"))
+        names = info["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def find_files(
@@ -400,19 +421,6 @@ def _check_types(path, schema, image, label):
             f"Column {label!r} of `{path}` is {kind}, expected class numbers; name the "
             "column of the labels."
         )
-
-
-def _class_names(path, label):
-    """Reads the class names that `datasets` writes into the schema."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(path).metadata or {}
-    try:
-        info = json.loads(metadata.get(b"huggingface", b"{}"))
-        names = info["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _read_labels(paths, label):

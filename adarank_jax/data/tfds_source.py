@@ -41,7 +41,10 @@ class TfdsImages:
         """Opens the files; no image is read."""
         made = make_builder(builder, data_dir)
         self._name = f"`{builder}` ({split})"
-        self._source = _open(made, builder, split, data_dir)
+        undecoded = {"image": _skip_decoding()}
+        self._source = open_split(
+            made, builder, split, data_dir, undecoded, needs_tensorflow=True
+        )
         self.classes = class_names(made)
         self._identity = f"{made.info.full_name} {split}"
 
@@ -98,8 +101,16 @@ def make_builder(
     from tensorflow_datasets.core import registered
 
     folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser())
+    find = functools.partial(
+        tfds.builder, builder, data_dir=folder, try_gcs=False, **options
+    )
     try:
-        return tfds.builder(builder, data_dir=folder, try_gcs=False, **options)
+        return find()
+    except registered.DatasetNotFoundError:
+        # Without TensorFlow the search ends early, so that texts are not found.
+        import tensorflow_datasets.text  # noqa: F401
+    try:
+        return find()
     except registered.DatasetNotFoundError as error:
         raise KeyError(
             f"tfds has no builder {builder!r}; see `python -m experiments.prepare "
@@ -107,18 +118,45 @@ def make_builder(
         ) from error
 
 
-def _open(made, builder, split, data_dir):
-    """Opens a split for random access."""
-    where = _root(made) if data_dir is None else data_dir
-    command = (
-        f"`python -m experiments.prepare --dataset {builder} --data-dir {where}` "
-        "(needs TensorFlow, once)"
-    )
+def _skip_decoding():
+    """Returns what tells tfds to give the bytes of a file."""
     import tensorflow_datasets as tfds
 
-    undecoded = {"image": tfds.decode.SkipDecoding()}
+    return tfds.decode.SkipDecoding()
+
+
+def open_split(
+    made: Any,
+    builder: str,
+    split: str,
+    data_dir: str | os.PathLike | None = None,
+    decoders: Any = None,
+    *,
+    needs_tensorflow: bool,
+) -> Any:
+    """Opens a split for random access.
+
+    Args:
+        made: the builder.
+        builder: its name, with its configuration.
+        split: for example "test".
+        data_dir: of all prepared data sets.
+        decoders: as tfds takes them.
+        needs_tensorflow: whether it has to be prepared with TensorFlow, which encodes
+            images; texts are written as they are.
+
+    Returns:
+        A sequence of dicts.
+
+    Raises:
+        FileNotFoundError: the data set is not prepared.
+        ValueError: it is prepared without random access, or has no such split.
+    """
+    where = _root(made) if data_dir is None else data_dir
+    command = f"`python -m experiments.prepare --dataset {builder} --data-dir {where}"
+    command += "` (needs TensorFlow, once)" if needs_tensorflow else " --source tfds`"
     try:
-        return made.as_data_source(split=split, decoders=undecoded)
+        return made.as_data_source(split=split, decoders=decoders)
     except NotImplementedError as error:
         if pathlib.Path(made.data_dir).is_dir():
             raise ValueError(

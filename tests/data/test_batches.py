@@ -207,6 +207,57 @@ def test_streams_refuse_bad_options(call, message):
         call()
 
 
+class Trees:
+    """A column whose examples are trees."""
+
+    def __init__(self, count, width=3):
+        self.rows = np.arange(count * width).reshape(count, width)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"ids": self.rows[index], "mask": self.rows[index] > 4}
+
+
+def test_columns_of_trees_give_trees():
+    trees = [Trees(9), Trees(5)]
+    plain = [(each.rows, np.arange(len(each))) for each in trees]
+    one = TaskBatches([(t, c[1]) for t, c in zip(trees, plain, strict=True)], 4, seed=5)
+    two = TaskBatches(plain, 4, seed=5)
+    ahead = one.stream(1)
+    for step in (1, 2, 3):
+        inputs, places = next(ahead)
+        rows, expected = two[step]
+        assert inputs["ids"].shape == (2, 4, 3)
+        np.testing.assert_array_equal(inputs["ids"], rows)
+        np.testing.assert_array_equal(inputs["mask"], rows > 4)
+        np.testing.assert_array_equal(places, expected)
+    ahead.close()
+
+
+def test_tasks_of_different_shapes_are_refused_with_both():
+    with pytest.raises(
+        ValueError, match=r"\(2, 3\).* in task 0; .*\(2, 5\).* in task 1"
+    ):
+        TaskBatches([(Trees(4),), (Trees(4, 5),)], 2, seed=0)[0]
+    with pytest.raises(ValueError, match=r"\(2, 3\) in task 0; \(2, 4\) in task 1"):
+        TaskBatches([(np.zeros((4, 3)),), (np.zeros((4, 4)),)], 2, seed=0)[0]
+
+
+def test_in_order_of_trees_and_in_another_order():
+    trees = Trees(7)
+    batches = [*in_order(trees, 3)]
+    assert [len(batch["mask"]) for batch in batches] == [3, 3, 1]
+    found = np.concatenate([batch["ids"] for batch in batches])
+    np.testing.assert_array_equal(found, trees.rows)
+    order = np.array([4, 0, 6, 1])
+    for examples in (trees.rows, trees):
+        found = [*in_order(examples, 3, order=order)]
+        rows = [each["ids"] if isinstance(each, dict) else each for each in found]
+        np.testing.assert_array_equal(np.concatenate(rows), trees.rows[order])
+
+
 RECORDED = [
     [[0, 1, 8, 3], [1, 3, 0, 4]],
     [[2, 9, 5, 7], [2, 3, 0, 4]],

@@ -16,7 +16,7 @@ from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
 from adarank_jax.data.sources import Arrays, Relabelled
 from experiments import task_images
-from experiments.merge_config import Data
+from experiments.image_config import Data
 
 
 def picture(value, size=(9, 8)):
