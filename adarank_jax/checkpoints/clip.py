@@ -4,19 +4,17 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
-from adarank_jax import tree
 from adarank_jax.checkpoints import (
     clip_base,
     clip_config,
     clip_names,
     clip_sizes,
     clip_tensors,
-    containers,
     formats,
     hub,
+    weights,
 )
 from adarank_jax.checkpoints.clip_names import Layout
 from adarank_jax.checkpoints.containers import StateDict, read_state
@@ -122,7 +120,7 @@ def from_state(
             f"{where} is a {layout.model} and has no image tower, which is what is "
             "merged; pass a whole model or an image tower."
         )
-    _check_floating(state.tensors, layout, where)
+    weights.check_floating(state.tensors, _names(layout), where)
     shapes = clip_tensors.shapes(state.tensors, layout, where)
     config = _config(layout, shapes, base and base.config, config_folder, where)
     from_base: tuple[str, ...] = ()
@@ -137,7 +135,7 @@ def from_state(
     for tower in ("vision", "text"):
         if config[tower]:
             config[tower]["qkv"] = qkv
-    _check_finite(state, layout, towers, where)
+    weights.check_finite(state, _names(layout, (*towers, "logit_scale")), where)
     params = clip_tensors.to_params(state.tensors, layout, qkv, towers)
     vision, scale = params.get("vision"), params.get("logit_scale")
     if from_base and vision is not None:
@@ -187,7 +185,7 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
         vision = {key: value for key, value in vision.items() if key != "proj"}
     old = checkpoint.state.tensors
     new = clip_tensors.to_state({"vision": vision}, layout)
-    return dict(old) | _cast(new, old, old, checkpoint.source)
+    return dict(old) | weights.cast(new, old, old, checkpoint.source, "The image tower")
 
 
 def to_hugging_face(
@@ -254,29 +252,8 @@ def _to_kind(checkpoint, vision, kind):
     where = f"What is written like `{checkpoint.source}`"
     shapes = clip_tensors.shapes(new, target, where)
     _check_shapes(shapes, checkpoint.config, target, where)
-    return _cast(new, {n: old[sources[n]] for n in sources}, {}, checkpoint.source)
-
-
-def _cast(new, like, same, source):
-    """Casts arrays to the dtypes of others; what did not change stays as it is."""
-    cast = {}
-    for name, array in new.items():
-        old = like.get(name)
-        if old is None:
-            cast[name] = array
-            continue
-        if name in same and old.shape != array.shape:
-            raise ValueError(
-                f"The image tower has {name!r} with shape {array.shape}, but it is "
-                f"{old.shape} in `{source}`; merge models of one architecture."
-            )
-        if name in same and np.array_equal(old.astype(np.float32), array):
-            cast[name] = old
-            continue
-        with np.errstate(over="ignore"):
-            cast[name] = array.astype(old.dtype)
-    tree.check_finite(cast, f"What is written like `{source}`")
-    return cast
+    like = {name: old[theirs] for name, theirs in sources.items()}
+    return weights.cast(new, like, {}, checkpoint.source, "The model")
 
 
 def _config(layout, shapes, base, folder, where):
@@ -354,34 +331,17 @@ def _check_shapes(shapes, config, layout, where):
         )
 
 
-def _check_floating(tensors, layout, where):
-    """Refuses weights that are no floating-point numbers."""
-    lines = [
-        f"{name}: {tensors[name].dtype}"
+def _names(layout, branches=None):
+    """Lists the names of the weights, or of those of some branches of the tree."""
+    return [
+        name
         for entry in clip_names.entries(layout)
         for name in entry.names
-        if tensors[name].dtype not in _FLOATING
+        if branches is None or entry.path.split("/")[0] in branches
     ]
-    if lines:
-        raise ValueError(
-            f"{where} has {len(lines)} weights that are no floating-point numbers of "
-            "16 bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
-        )
-
-
-def _check_finite(state, layout, towers, where):
-    """Refuses NaN and infinity, under the names of the file."""
-    wanted = {
-        name: containers.to_float32(state.tensors[name])
-        for entry in clip_names.entries(layout)
-        for name in entry.names
-        if entry.path.split("/")[0] in (*towers, "logit_scale")
-    }
-    tree.check_finite(wanted, f"{where} ({', '.join(f.name for f in state.files)})")
 
 
 _READERS = {
     "hugging_face": ("config.json", "model_type", clip_config.from_hugging_face),
     "open_clip": ("open_clip_config.json", "model_cfg", clip_config.from_open_clip),
 }
-_FLOATING = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

@@ -4,16 +4,11 @@ Only the image tower differs from the base. Whatever else the base holds is writ
 its names, dtypes and bytes: text tower, buffers, tokenizer, preprocessing.
 """
 
-import hashlib
 import os
 import pathlib
-import re
-import shutil
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from adarank_jax.checkpoints import (
@@ -23,12 +18,14 @@ from adarank_jax.checkpoints import (
     folders,
     head_files,
     model_files,
+    model_folder,
     shards,
 )
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.tree import Tree
 
-check_target = folders.check_target
+check_target, slugs = folders.check_target, model_folder.slugs
+digest_tensors = model_folder.digest_tensors
 
 
 class TaskHead(NamedTuple):
@@ -95,16 +92,17 @@ def write_model(
     states = {"model": weights(base, vision, dtype)}
     texts = {"config.json": model_files.config(base, dtype)}
     if with_open_clip:
-        states["open_clip_model"] = _cast(_open_clip_state(base, vision), dtype)
+        states["open_clip_model"] = model_folder.cast(
+            _open_clip_state(base, vision), dtype
+        )
         texts["open_clip_config.json"] = model_files.open_clip_config(base)
     texts |= model_files.beside(base)
-    for name in files or {}:
-        _check_name(name, texts)
+    model_folder.check_names(files or {}, {*texts, "heads"})
     texts |= files or {}
     about = {"base": base.source, "revision": base.revision}
     about |= {"dtype": dtype or "as the base", **(record or {})}
-    texts[folders.MARK] = model_files.to_json(about)
-    _check_room(target, states)
+    texts[folders.MARK] = model_folder.to_json(about)
+    model_folder.check_room(target, sum(map(shards.num_bytes, states.values())))
     with folders.whole_folder(target) as new:
         for name, content in texts.items():
             (new / name).write_bytes(content)
@@ -149,29 +147,7 @@ def weights(
     Raises:
         ValueError: as for `write_model`.
     """
-    return _cast(hugging_face_state(base, vision), dtype)
-
-
-def digest_tensors(tensors: Mapping[str, np.ndarray]) -> str:
-    """Hashes the sorted names, dtypes, shapes and bytes of tensors.
-
-    Args:
-        tensors: by name, as `weights` returns them.
-
-    Returns:
-        SHA-256, in hexadecimal; independent of shards and of the order.
-
-    Examples:
-        >>> import numpy as np
-        >>> one, half = np.ones(2, np.float32), np.ones(2, np.float16)
-        >>> digest_tensors({"a": one}) == digest_tensors({"a": half})
-        False
-    """
-    sha = hashlib.sha256()
-    for name, array in sorted(tensors.items()):
-        sha.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
-        sha.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return sha.hexdigest()
+    return model_folder.cast(hugging_face_state(base, vision), dtype)
 
 
 def stored_vision(tensors: Mapping[str, np.ndarray], qkv: str) -> tuple[str, Tree]:
@@ -226,7 +202,7 @@ def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarr
         text_layers=None, has_text_projection=False, has_logit_scale=False
     )
     state = clip_tensors.to_state({"vision": vision}, alone)
-    return _cast(state, None if layout.dtype == "mixed" else layout.dtype)
+    return model_folder.cast(state, None if layout.dtype == "mixed" else layout.dtype)
 
 
 def _plain_name(name, layout):
@@ -243,91 +219,9 @@ def _open_clip_state(base, vision):
     return (clip.with_vision if is_plain else clip.to_open_clip)(base, vision)
 
 
-def _cast(state, dtype):
-    """Rounds floating-point tensors to a dtype, if there is one."""
-    if dtype is None:
-        return state
-    if dtype not in _DTYPES:
-        raise ValueError(
-            f"`dtype` must be one of {', '.join(_DTYPES)} or None, got {dtype!r}."
-        )
-    cast = {
-        name: array.astype(_DTYPES[dtype]) if _is_floating(array) else array
-        for name, array in state.items()
-    }
-    bad = [n for n, x in cast.items() if _is_floating(x) and not np.isfinite(x).all()]
-    if bad:
-        raise ValueError(
-            f"{bad[0]!r} has numbers that do not fit {dtype}; take bfloat16 or float32."
-        )
-    return cast
-
-
-def _is_floating(array):
-    """Tells whether an array holds floating-point numbers, of any kind."""
-    return array.dtype in _DTYPES.values() or array.dtype.kind == "f"
-
-
-def slugs(tasks: Sequence[str]) -> list[str]:
-    """Turns task names into file names that are safe everywhere, each different.
-
-    Args:
-        tasks: any texts.
-
-    Examples:
-        >>> slugs(["MNIST", "mnist", "a/b", "naïve", "con", "数字"])
-        ['mnist', 'mnist-2', 'a-b', 'naive', 'task-con', 'task']
-    """
-    found: list[str] = []
-    for task in tasks:
-        ascii_ = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode()
-        slug = re.sub(r"[^a-z0-9_.-]+", "-", ascii_.lower()).strip("-._")[:60] or "task"
-        slug = f"task-{slug}" if slug.split(".")[0] in _RESERVED else slug
-        name, number = slug, 2
-        while name in found:
-            name, number = f"{slug}-{number}", number + 1
-        found.append(name)
-    return found
-
-
 def _write_head(folder, name, head):
     """Writes the tensors of a head, and what they are."""
     about = {"task": head.task, **head.about}
     head_files.write_head(
         folder / f"{name}.safetensors", head.weight, head.bias, head.class_names, about
     )
-
-
-def _check_name(name, taken):
-    """Refuses a file that another part writes, or that lies elsewhere."""
-    is_weights = re.fullmatch(r"(open_clip_)?model\b.*", name) is not None
-    is_plain = pathlib.PurePath(name).name == name != "heads"
-    if is_weights or not is_plain or name in (*taken, folders.SUMS, folders.MARK):
-        raise ValueError(
-            f"`files` must have names of their own in the folder itself, got {name!r}."
-        )
-
-
-def _check_room(target, states):
-    """Checks that the disk has room for all tensors."""
-    needed = sum(shards.num_bytes(state) for state in states.values())
-    place = target.absolute().parent
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed + _SLACK > free:
-        raise OSError(
-            f"`{target}` needs {needed + _SLACK:,} bytes, but {free:,} are free there; "
-            "make room, or choose another folder."
-        )
-
-
-_DTYPES = {
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
-_RESERVED = {"con", "prn", "aux", "nul"} | {
-    f"{port}{number}" for port in ("com", "lpt") for number in range(10)
-}
-_SLACK = 16_000_000

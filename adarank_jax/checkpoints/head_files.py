@@ -251,11 +251,20 @@ def check_head(
                 f"the first at {tuple(bad[0].tolist())}; fetch or make the head again."
             )
     if class_names is not None:
-        _check_names(class_names, rows, source)
+        check_class_names(class_names, rows, source)
 
 
-def _check_names(class_names, rows, source):
-    """Refuses names that do not fit the rows, and names that are there twice."""
+def check_class_names(class_names: Sequence[str], rows: int, source: str) -> None:
+    """Refuses names that do not fit the rows, and names that are there twice.
+
+    Args:
+        class_names: one for each row.
+        rows: of the head.
+        source: how messages begin.
+
+    Raises:
+        ValueError: they are no list of texts, too many or too few, or not different.
+    """
     if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names):
         raise ValueError(f"{source} must have a list of texts as class names.")
     if len(class_names) != rows:

@@ -303,6 +303,7 @@ _BESIDE = (
     "tokenizer*.json",
     "special_tokens_map.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
 )
 _WEIGHTS = (

@@ -4,13 +4,13 @@ What lies in the folder of the base is taken byte for byte; the rest is made fro
 sizes as far as they decide it. A tokenizer is never made.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adarank_jax.checkpoints import clip_config, formats
 from adarank_jax.checkpoints.clip import ClipCheckpoint
+from adarank_jax.checkpoints.model_folder import read_inside, to_json
 
 
 def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
@@ -26,7 +26,7 @@ def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
     file = _folder(base) / "config.json"
     is_own = base.layout.kind == "hugging_face" and file.is_file()
     if is_own and dtype is None:
-        return _read_inside(file)
+        return read_inside(file)
     values = formats.read_json(file) if is_own else new_config(base.config)
     dtype = dtype or (None if base.layout.dtype == "mixed" else base.layout.dtype)
     values.pop("torch_dtype", None)
@@ -73,7 +73,7 @@ def open_clip_config(base: ClipCheckpoint) -> bytes:
     images = _to_open_clip(preprocessing(base))
     if base.layout.kind != "open_clip" or not file.is_file():
         return to_json(clip_config.to_open_clip_config(base.config, images))
-    content = _read_inside(file)
+    content = read_inside(file)
     values = formats.read_json(file)
     own = values.get("preprocess_cfg") or {}
     if all(own.get(key, usual) == images[key] for key, usual in _OPEN_CLIP.items()):
@@ -93,7 +93,7 @@ def beside(base: ClipCheckpoint) -> dict[str, bytes]:
             that can be written.
     """
     folder = _folder(base)
-    copied = {n: _read_inside(folder / n) for n in _BESIDE if (folder / n).is_file()}
+    copied = {n: read_inside(folder / n) for n in _BESIDE if (folder / n).is_file()}
     file = preprocessing_file(base)
     if file is None or file.name not in copied:
         copied["preprocessor_config.json"] = to_json(preprocessing(base))
@@ -209,26 +209,6 @@ def _to_open_clip(values):
 def _folder(base):
     """Returns the folder that the weights of the base lie in."""
     return base.state.files[0].parent
-
-
-def _read_inside(file):
-    """Reads a file, unless it is a link that leads out of its folder and Hub cache."""
-    real, roots = file.resolve(), [file.parent.resolve()]
-    roots += [
-        p.parent.resolve() / "blobs" for p in file.parents if p.name == "snapshots"
-    ]
-    if not any(real.is_relative_to(root) for root in roots):
-        raise ValueError(
-            f"`{file}` is a link to `{real}`, outside the folder of the model; put the "
-            "file itself there."
-        )
-    return real.read_bytes()
-
-
-def to_json(values: Mapping[str, Any]) -> bytes:
-    """Writes plain values as JSON that people can read."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
 
 
 _BESIDE = (

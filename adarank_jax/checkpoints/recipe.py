@@ -25,6 +25,7 @@ from adarank_jax.tree import Tree
 
 ORIGINS = ("pretrained", "average")
 LAYOUTS = ("fused", "split")
+FAMILIES = ("clip", "bert", "roberta", "gpt2")
 
 
 class Settings(NamedTuple):
@@ -35,43 +36,46 @@ class Settings(NamedTuple):
         origin: what the updates are added to, one of `ORIGINS`.
         is_decorrelated: the directions are those of TSV-M.
         temperature: that the masks were trained with.
-        qkv: layout of the attention matrices that were decomposed, one of `LAYOUTS`.
-        base: `digest` of the base's image tower.
-        experts: `digest` of every expert's image tower, in the order of `tasks`.
-        merged: `digest` of the merged image tower.
-        config: fields of the image tower, without which the same weights would mean
-            another model.
+        family: of the models, one of `FAMILIES`.
+        options: what only this family has. CLIP: ``qkv``, layout of the attention
+            matrices that were decomposed, one of `LAYOUTS`, and ``open_clip``, whether
+            the export has its files. Language models: nothing.
+        base: `digest` of the base's image tower or encoder.
+        experts: `digest` of that of every expert, in the order of `tasks`.
+        merged: `digest` of the merged one.
+        config: its fields, without which the same weights would mean another model.
         rank_ratio: share of the directions that the updates of a merge without masks
             keep.
         dtype: that the exported weights were rounded to; None for those of the base.
-        open_clip: the export has the files of open_clip as well.
         max_shard_size: of the exported files of weights.
-        weights: `export.digest_tensors` of the exported model.safetensors.
+        weights: `model_folder.digest_tensors` of the exported model.safetensors.
         environment: versions and machine, whatever the last bits depend on.
+        unmerged: paths of the tensors that stay those of the origin.
     """
 
     tasks: tuple[str, ...]
     origin: str
     is_decorrelated: bool
     temperature: float
-    qkv: str
+    family: str
+    options: dict[str, Any]
     base: str
     experts: tuple[str, ...]
     merged: str
     config: dict[str, Any]
     rank_ratio: float
     dtype: str | None
-    open_clip: bool
     max_shard_size: int | str
     weights: str
     environment: dict[str, Any]
+    unmerged: tuple[str, ...] = ()
 
 
 class Recipe(NamedTuple):
     """What a recipe file holds.
 
     Attributes:
-        coefficients: float32, `(tasks,)` at every tensor.
+        coefficients: float32, `(tasks,)` at every merged tensor and None elsewhere.
         kept: bool, `(tasks, rank)` at every decomposed matrix and None elsewhere.
         settings: what they belong to.
     """
@@ -119,13 +123,17 @@ def pack(variables: Variables, settings: Settings) -> bytes:
     """
     name = "the recipe"
     _check_settings(name, settings)
-    logits = tree.without_none(variables.mask_logits)
-    for kind, leaves in (("coefficients", variables.coefficients), ("logits", logits)):
+    coefficients, logits = map(tree.without_none, variables)
+    for kind, leaves in (("coefficients", coefficients), ("logits", logits)):
         tree.check_finite(leaves, f"The {kind} of {name}")
     bits = tree.flatten(merge.kept_directions(logits, settings.temperature))
+    if both := tree.flatten(coefficients).keys() & set(settings.unmerged):
+        raise ValueError(
+            f"`unmerged` must name tensors without coefficients, got {sorted(both)}."
+        )
     arrays = {
         f"{_COEFFICIENTS}/{key}": np.array(leaf, np.float32, order="C")
-        for key, leaf in tree.flatten(variables.coefficients).items()
+        for key, leaf in tree.flatten(coefficients).items()
     }
     arrays |= {f"{_KEPT}/{key}": np.packbits(leaf) for key, leaf in bits.items()}
     document = {
@@ -179,7 +187,8 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         document = json.loads(metadata[_KEY])
         version = document["version"]
         ranks = dict(document["ranks"])
-        settings = _settings(document["settings"]) if version == _VERSION else None
+        known = version in (2, _VERSION)
+        settings = _settings(document["settings"], version) if known else None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"`{path}` is no recipe of merged weights ({error}); expected a file that "
@@ -188,15 +197,19 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     if settings is None:
         raise ValueError(
             f"`{path}` is a recipe of version {version!r}, this adarank_jax reads "
-            f"version {_VERSION}; rebuild it with the version in its settings."
+            f"versions 2 and {_VERSION}; rebuild it with the version in its settings."
         )
     _check_settings(f"`{path}`", settings)
     return _recipe(path, arrays, ranks, settings)
 
 
-def _settings(document):
+def _settings(document, version):
     """Turns lists of the document back to tuples; refuses other keys."""
-    tuples = {name: tuple(document[name]) for name in ("tasks", "experts")}
+    if version == 2:  # knew CLIP only
+        document = {**document, "family": "clip", "unmerged": []}
+        names = ("qkv", "open_clip")
+        document["options"] = {name: document.pop(name) for name in names}
+    tuples = {name: tuple(document[name]) for name in ("tasks", "experts", "unmerged")}
     return Settings(**{**document, **tuples})
 
 
@@ -207,6 +220,16 @@ def _check_settings(name, settings):
         for field, expected, holds in _RULES
         if not holds(getattr(settings, field))
     ]
+    if not problems:
+        rules = _OPTIONS.get(settings.family, ())
+        problems += [
+            f"`options` must have {field!r}, {expected}, got "
+            f"{settings.options.get(field)!r}"
+            for field, expected, holds in rules
+            if not holds(settings.options.get(field))
+        ]
+        others = settings.options.keys() - {field for field, _, _ in rules}
+        problems += [f"`options` has {name!r}, unknown" for name in sorted(others)]
     if len(settings.tasks) != len(settings.experts):
         problems.append(
             f"`experts` must hold one digest a task, got {len(settings.experts)} for "
@@ -240,7 +263,13 @@ def _recipe(path, arrays, ranks, settings):
             f"tensors, got {len(kept)} masks of {len(ranks)}, {len(coefficients)} "
             "coefficients; copy it again."
         )
+    if both := coefficients.keys() & set(settings.unmerged):
+        raise ValueError(
+            f"`{path}` has coefficients of {sorted(both)}, which it says are not "
+            "merged; copy it again."
+        )
     tree.check_finite(tree.unflatten(coefficients), f"`{path}`")
+    coefficients |= dict.fromkeys(settings.unmerged)
     whole = {key: kept.get(key) for key in coefficients}
     return Recipe(tree.unflatten(coefficients), tree.unflatten(whole), settings)
 
@@ -260,8 +289,9 @@ def _is_digest(value):
 
 
 _COEFFICIENTS, _KEPT = "coefficients", "kept"
-_KEY, _VERSION = "adarank_jax_recipe", 2
-_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+_KEY, _VERSION = "adarank_jax_recipe", 3
+_Rules = tuple[tuple[str, str, Callable[[Any], bool]], ...]
+_RULES: _Rules = (
     ("tasks", "different names", lambda x: x and len(set(x)) == len(x)),
     ("tasks", "text", lambda x: all(isinstance(name, str) for name in x)),
     ("origin", f"one of {ORIGINS}", lambda x: x in ORIGINS),
@@ -271,7 +301,8 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         "a number above 0",
         lambda x: isinstance(x, float) and 0 < x < math.inf,
     ),
-    ("qkv", f"one of {LAYOUTS}", lambda x: x in LAYOUTS),
+    ("family", f"one of {FAMILIES}", lambda x: x in FAMILIES),
+    ("options", "an object", lambda x: isinstance(x, dict)),
     ("base", "a SHA-256 digest", _is_digest),
     ("experts", "SHA-256 digests", lambda x: all(map(_is_digest, x))),
     ("merged", "a SHA-256 digest", _is_digest),
@@ -282,8 +313,14 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda x: isinstance(x, float) and 0 < x <= 1,
     ),
     ("dtype", "text or none", lambda x: x is None or isinstance(x, str)),
-    ("open_clip", "true or false", lambda x: isinstance(x, bool)),
     ("max_shard_size", "a number or text", lambda x: type(x) in (int, str)),
     ("weights", "a SHA-256 digest", _is_digest),
     ("environment", "an object", lambda x: isinstance(x, dict)),
+    ("unmerged", "paths", lambda x: all(isinstance(path, str) for path in x)),
 )
+_OPTIONS: dict[str, _Rules] = {
+    "clip": (
+        ("qkv", f"one of {LAYOUTS}", lambda x: x in LAYOUTS),
+        ("open_clip", "true or false", lambda x: isinstance(x, bool)),
+    )
+}

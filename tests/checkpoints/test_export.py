@@ -15,12 +15,14 @@ from adarank_jax.checkpoints import (
     export,
     folders,
     model_files,
+    model_folder,
     shards,
 )
 from adarank_jax.checkpoints.export import TaskHead
 from experiments import clip_parts
 from tests import helpers
 from tests.checkpoints import tiny_folders
+from tests.checkpoints.written import no_space, raw, snapshot
 
 HEADS = [
     TaskHead("mnist", helpers.matrix(0, 3, 12), class_names=("one", "zwei", "三")),
@@ -43,27 +45,11 @@ def base(tmp_path):
     return clip.read_clip(str(tiny_folders.write(tmp_path / "base")))
 
 
-def raw(folder, stem="model"):
-    """Reads dtype, shape and bytes of every tensor with the library itself."""
-    found = {}
-    for file in sorted(folder.glob(f"{stem}*.safetensors")):
-        for name, entry in safetensors.deserialize(file.read_bytes()):
-            assert name not in found
-            found[name] = (entry["dtype"], entry["shape"], bytes(entry["data"]))
-    return found
-
-
 def merged(base):
     """Moves the image tower a little."""
     return helpers.to_jax(
         tree.map_with_path(lambda _, leaf: leaf + np.float32(0.01), base.vision)
     )
-
-
-def snapshot(folder):
-    """Reads every file below a folder."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def test_no_op_merge_comes_back_byte_for_byte(tmp_path, kind):
@@ -377,10 +363,6 @@ def test_sums_are_complete_and_verify(tmp_path, base):
         subprocess.run(command, cwd=out, check=True, capture_output=True)
 
 
-def no_space(*_, **__):
-    raise OSError(28, "No space left on device")
-
-
 @pytest.mark.parametrize("had", [False, True])
 @pytest.mark.parametrize(
     ("module", "name"),
@@ -493,7 +475,7 @@ def test_file_in_the_place_of_the_folder_is_refused(tmp_path, base):
 
 def test_full_disk_is_noticed_before_writing(tmp_path, base, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(export.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(model_folder.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"needs [\d,]+ bytes, but 1,000 are free"):
         export.write_model(tmp_path / "new" / "out", base, base.vision)
     assert not (tmp_path / "new").exists()

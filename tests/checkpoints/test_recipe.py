@@ -21,14 +21,14 @@ SETTINGS = recipe.Settings(
     origin="average",
     is_decorrelated=False,
     temperature=10.0,
-    qkv="fused",
+    family="clip",
+    options={"qkv": "fused", "open_clip": False},
     base=DIGEST,
     experts=(DIGEST,) * 3,
     merged=DIGEST,
     config={"activation": "gelu", "width": 8},
     rank_ratio=1.0,
     dtype=None,
-    open_clip=False,
     max_shard_size="5GB",
     weights=DIGEST,
     environment={"cores": 2, "packages": {"jax": "0.10.2"}},
@@ -128,9 +128,17 @@ def rewritten(file, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, d: d.update(version=3), "version 3"),
+        (lambda a, d: d.update(version=4), "version 4"),
         (lambda a, d: d["settings"].update(origin="cart"), "'cart'"),
-        (lambda a, d: d["settings"].update(qkv="both"), "'both'"),
+        (lambda a, d: d["settings"]["options"].update(qkv="both"), "'both'"),
+        (lambda a, d: d["settings"]["options"].pop("open_clip"), "'open_clip'"),
+        (lambda a, d: d["settings"]["options"].update(more=1), "'more', unknown"),
+        (lambda a, d: d["settings"].update(options=[]), "an object"),
+        (lambda a, d: d["settings"].update(family="t5"), "'t5'"),
+        (lambda a, d: d["settings"].update(family=["bert"]), r"\['bert'\]"),
+        (lambda a, d: d["settings"].update(family="bert"), "'qkv', unknown"),
+        (lambda a, d: d["settings"].update(unmerged=["w"]), r"\['w'\].*not merged"),
+        (lambda a, d: d["settings"].update(unmerged=[1]), "paths"),
         (lambda a, d: d["settings"].update(temperature="hot"), "'hot'"),
         (lambda a, d: d["settings"].update(tasks=[1, 2, 3]), "text"),
         (lambda a, d: d["settings"].update(experts=[DIGEST]), "one digest a task"),
@@ -156,12 +164,46 @@ def test_read_refuses_what_no_export_wrote(file, change, message):
         recipe.read_recipe(file)
 
 
+def to_version_2(arrays, document):
+    """Turns a document to what version 2 wrote, which knew CLIP only."""
+    document["version"] = 2
+    settings = document["settings"]
+    del settings["family"], settings["unmerged"]
+    settings |= settings.pop("options")
+
+
+def test_recipe_of_version_2_is_read(file):
+    expected = recipe.read_recipe(file)
+    rewritten(file, to_version_2)
+    found = recipe.read_recipe(file)
+    assert found.settings == SETTINGS
+    chex.assert_trees_all_equal(found[:2], expected[:2])
+
+
+def test_tensors_that_were_not_merged_come_back_as_none(tmp_path):
+    variables = draw()
+    none = {"table": {"embedding": None}}
+    settings = SETTINGS._replace(
+        family="roberta", options={}, unmerged=("table/embedding",)
+    )
+    wide = Variables(variables.coefficients | none, variables.mask_logits | none)
+    for given in (variables, wide):
+        recipe.write_recipe(tmp_path / "r.safetensors", given, settings)
+        found = recipe.read_recipe(tmp_path / "r.safetensors")
+        assert found.settings == settings
+        assert found.coefficients["table"] == found.kept["table"] == {"embedding": None}
+        np.testing.assert_array_equal(
+            found.coefficients["w"], variables.coefficients["w"]
+        )
+
+
 @pytest.mark.parametrize(
     ("variables", "settings", "message"),
     [
         (draw(), SETTINGS._replace(temperature=0.0), "`temperature`"),
         (draw(), SETTINGS._replace(tasks=("a", "a", "b")), "different names"),
         (draw(), SETTINGS._replace(base=""), "`base`"),
+        (draw(), SETTINGS._replace(unmerged=("w",)), "`unmerged`.*'w'"),
         (
             draw()._replace(mask_logits={"bias": None, "w": np.full((3, 2), np.nan)}),
             SETTINGS,

@@ -1,0 +1,130 @@
+"""Whether an expert comes from the base that it is merged with, told by the weights.
+
+A fine-tuned weight stays near the weight that it started from: it moves by a few
+percent of its norm. Weights of two unrelated trainings of one architecture are as far
+apart as two random vectors, about 1.4 norms.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from adarank_jax import tree
+from adarank_jax.checkpoints import recipe
+from adarank_jax.tree import Predicate, Tree
+
+LARGEST_RATIO = 0.5
+"""Median of ||expert - base|| / ||base|| from which an expert is of another base."""
+
+
+def check_distance(
+    base: Tree,
+    expert: Tree,
+    names: tuple[str, str],
+    is_compared: Predicate,
+    dtypes: tuple[str, str],
+) -> list[str]:
+    """Checks that the weights of an expert are near those of a base.
+
+    Args:
+        base: parameters of an encoder.
+        expert: parameters of another.
+        names: what to call the two in messages.
+        is_compared: whether the distance of a leaf counts.
+        dtypes: that the files of the two hold, or ``mixed``.
+
+    Returns:
+        Warnings: the expert equals the base, is stored with fewer bits, or holds
+        numbers of another order.
+
+    Raises:
+        ValueError: the two have other tensors or shapes, or are too far apart.
+    """
+    tree.check_same(base, expert, names)
+    one, two = tree.flatten(base), tree.flatten(expert)
+    ratios = [
+        np.linalg.norm(two[path] - one[path]) / max(np.linalg.norm(one[path]), 1e-30)
+        for path in one
+        if is_compared(path, one[path])
+    ]
+    ratio = float(np.median(ratios))
+    if not ratio < LARGEST_RATIO:
+        raise ValueError(
+            f"{names[1]} does not come from the base {names[0]}: the median of "
+            f"|expert - base| / |base| over {len(ratios)} matrices is {ratio:.2f}, "
+            f"expected below {LARGEST_RATIO} (an unrelated model gives about 1.4); "
+            "check which base the expert was fine-tuned from."
+        )
+    warnings = []
+    if all(np.array_equal(one[path], two[path]) for path in one):
+        warnings.append(
+            f"{names[1]} equals the base {names[0]}: its task vector is zero, so there "
+            "is nothing to keep or prune."
+        )
+    if _BITS.get(dtypes[1], 32) < _BITS.get(dtypes[0], 32):
+        warnings.append(
+            f"{names[1]} is stored as {dtypes[1]} and the base {names[0]} as "
+            f"{dtypes[0]}: the task vector carries the noise of rounding."
+        )
+    peaks = {path: (np.abs(one[path]).max(), np.abs(two[path]).max()) for path in one}
+    large = [
+        f"{path} ({its:.3g}, the base {own:.3g})"
+        for path, (own, its) in peaks.items()
+        if its > _LARGEST_GROWTH * max(own, 1e-3)
+    ]
+    if large:
+        warnings.append(
+            f"{names[1]} holds numbers more than {_LARGEST_GROWTH:,} times as large as "
+            f"those of the base {names[0]} in {', '.join(large[:3])}; is it damaged?"
+        )
+    return warnings
+
+
+def find_twins(experts: Mapping[str, Tree]) -> list[str]:
+    """Compares experts with each other.
+
+    Args:
+        experts: parameters of the encoder by task.
+
+    Returns:
+        A warning for each expert that equals one before it.
+    """
+    warnings, seen = [], {}
+    for task, expert in experts.items():
+        twin = seen.setdefault(recipe.digest(expert), task)
+        if twin != task:
+            warnings.append(
+                f"The experts {twin!r} and {task!r} are identical; is one of the paths "
+                "wrong?"
+            )
+    return warnings
+
+
+def table(
+    base: Mapping[str, object], expert: Mapping[str, object], fields: tuple[str, ...]
+) -> str:
+    """Lists the fields in which two configurations differ, as a table.
+
+    Args:
+        base: a configuration.
+        expert: another.
+        fields: that are compared.
+
+    Returns:
+        Lines to go behind a message; nothing if they agree.
+
+    Examples:
+        >>> table({"width": 4}, {"width": 4}, ("width",))
+        ''
+    """
+    lines = [
+        f"\n  {field:20} {base[field]!s:14} {expert[field]!s}"
+        for field in fields
+        if base[field] != expert[field]
+    ]
+    header = "\n  field                base           expert"
+    return header + "".join(lines) if lines else ""
+
+
+_LARGEST_GROWTH = 10_000
+_BITS = {"float16": 16, "bfloat16": 16, "mixed": 16, "float32": 32, "float64": 64}

@@ -1,0 +1,95 @@
+"""What holds for the weights of every family: floating point, finite, cast back."""
+
+from collections.abc import Iterable, Mapping
+
+import ml_dtypes
+import numpy as np
+
+from adarank_jax import tree
+from adarank_jax.checkpoints import containers
+from adarank_jax.checkpoints.containers import StateDict
+
+
+def check_floating(
+    tensors: Mapping[str, np.ndarray], names: Iterable[str], where: str
+) -> None:
+    """Refuses weights that are no floating-point numbers.
+
+    Args:
+        tensors: array by name.
+        names: of the weights among them.
+        where: what to call the state dict in messages.
+
+    Raises:
+        ValueError: there are some; the message has their dtypes.
+    """
+    lines = [
+        f"{name}: {tensors[name].dtype}"
+        for name in names
+        if tensors[name].dtype not in _FLOATING
+    ]
+    if lines:
+        raise ValueError(
+            f"{where} has {len(lines)} weights that are no floating-point numbers of "
+            "16 bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
+        )
+
+
+def check_finite(state: StateDict, names: Iterable[str], where: str) -> None:
+    """Refuses NaN and infinity, under the names of the file.
+
+    Args:
+        state: names and arrays.
+        names: of the weights that are read.
+        where: what to call the state dict in messages.
+
+    Raises:
+        ValueError: there are some; the message names each tensor.
+    """
+    wanted = {name: containers.to_float32(state.tensors[name]) for name in names}
+    tree.check_finite(wanted, f"{where} ({', '.join(f.name for f in state.files)})")
+
+
+def cast(
+    new: Mapping[str, np.ndarray],
+    like: Mapping[str, np.ndarray],
+    same: Mapping[str, np.ndarray],
+    source: str,
+    what: str,
+) -> dict[str, np.ndarray]:
+    """Casts arrays to the dtypes of others; what did not change stays as it is.
+
+    Args:
+        new: float32 array by name.
+        like: arrays with the dtypes that are wanted, by name.
+        same: arrays of a checkpoint that `new` replaces, by name.
+        source: what to call that checkpoint in messages.
+        what: what to call `new` in messages.
+
+    Returns:
+        Array by name; those of `same` themselves where the numbers are equal.
+
+    Raises:
+        ValueError: a shape differs, or a number is not finite in the dtype.
+    """
+    cast = {}
+    for name, array in new.items():
+        old = like.get(name)
+        if old is None:
+            cast[name] = array
+            continue
+        if name in same and old.shape != array.shape:
+            raise ValueError(
+                f"{what} has {name!r} with shape {array.shape}, but it is "
+                f"{old.shape} in `{source}`; merge models of one architecture."
+            )
+        if name in same and np.array_equal(old.astype(np.float32), array):
+            cast[name] = old
+            continue
+        with np.errstate(over="ignore"):
+            cast[name] = array.astype(old.dtype)
+    tree.check_finite(cast, f"What is written like `{source}`")
+    return cast
+
+
+_FLOATING = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
