@@ -8,10 +8,13 @@ TORCH_VENV := .venv-torch
 TORCH ?= torch
 
 .NOTPARALLEL:
-.PHONY: run test test-slow lint format check clean
+.PHONY: run run-text test test-slow lint format check clean
 
 run: $(VENV)/suite  ## merge the eight embedded experts and print the table
 	$(BIN)/python -m experiments.run_vit
+
+run-text: $(VENV)/text-demo  ## make seven text experts (once), merge, print the table
+	$(BIN)/python -m experiments.run_glue
 
 test: $(VENV)/dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -36,7 +39,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adarank_jax needs Python 3.11 or newer; set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/suite $(VENV)/dev: $(VENV)/%: $(SETUP) | $(BIN)/python
+$(VENV)/suite $(VENV)/text-demo $(VENV)/dev: $(VENV)/%: $(SETUP) | $(BIN)/python
 	@echo "Installing the packages of extra $* into $(VENV) (about 1 GB, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

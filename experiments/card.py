@@ -28,7 +28,7 @@ class Parent:
         name: what it is here: the base, or the task of an expert.
         source: Hub id, perhaps with `@revision`, or a path.
         licence: as `read_licence` returns.
-        digest: SHA-256 of its image tower, empty if not known.
+        digest: SHA-256 of its image tower or encoder, empty if not known.
     """
 
     name: str
@@ -43,13 +43,51 @@ class CardHead:
 
     Attributes:
         task: its name.
-        name: of the files in `heads/`, without the ending.
+        name: of the files in `heads/`, without the ending, or of the folder in
+            `tasks/`.
         num_classes: rows of the head.
     """
 
     task: str
     name: str
     num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Language:
+    """What only the card of a language model tells.
+
+    Attributes:
+        family: ``bert``, ``roberta`` or ``gpt2``.
+        max_length: tokens of a text, or of a pair.
+        metrics: by task, ``accuracy`` or ``matthews``.
+        unmerged: paths of the tensors that were not merged.
+        is_centred: those are the average of the experts, not the base's.
+        left_out: names of tensors of the base that the export does not hold.
+        unnamed: tasks whose classes no checkpoint and no configuration names.
+        has_pooler: the export holds a pooler.
+        per_task_copies: `tasks/` holds whole models, not heads.
+    """
+
+    family: str
+    max_length: int
+    metrics: Mapping[str, str]
+    unmerged: Sequence[str] = ()
+    is_centred: bool = False
+    left_out: Sequence[str] = ()
+    unnamed: Sequence[str] = ()
+    has_pooler: bool = True
+    per_task_copies: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name of the family, as people write it."""
+        return {"bert": "BERT", "roberta": "RoBERTa", "gpt2": "GPT-2"}[self.family]
+
+    @property
+    def needs_no_pooler(self) -> bool:
+        """Whether the library would make a pooler up unless it is told not to."""
+        return self.family == "roberta" and not self.has_pooler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +104,11 @@ class Card:
         command: that made the export.
         config: the resolved configuration, as YAML.
         versions: of packages, device and whatever else is worth a row.
-        seed: of the order of the images.
+        seed: of the order of the examples.
         commit: of adarank_jax, if known.
-        digest: SHA-256 of the merged image tower, float32, as it was measured.
-        dtype: of the image tower in the export, empty if not known.
-        stored_digest: SHA-256 of the image tower as it is in the export, read back as
+        digest: SHA-256 of the merged image tower or encoder, float32, as measured.
+        dtype: of it in the export, empty if not known.
+        stored_digest: SHA-256 of it as it is in the export, read back as
             float32; other than `digest` if the export is rounded.
         rows: measured accuracies, with `label`, `per_task` and `mean`, shares of one;
             empty if no labels were given.
@@ -79,6 +117,7 @@ class Card:
         has_open_clip: the export has the files of open_clip.
         has_recipe: the export has `recipe.safetensors`.
         has_masks: the recipe holds masks, not only coefficients.
+        language: of a language model; None for CLIP.
     """
 
     title: str
@@ -101,6 +140,7 @@ class Card:
     has_open_clip: bool = False
     has_recipe: bool = True
     has_masks: bool = True
+    language: Language | None = None
 
 
 def render(card: Card) -> str:
@@ -125,11 +165,21 @@ def render(card: Card) -> str:
     environment.filters["code"] = _Code
     environment.filters["fenced"] = _fenced
     environment.filters["percent"] = _percent
-    text = environment.get_template("card.md.jinja").render(
+    language = card.language
+    tasks = [parent.name for parent in card.experts]
+    metrics = {} if language is None else language.metrics
+    name = "image_card.md.jinja" if language is None else "language_card.md.jinja"
+    text = environment.get_template(name).render(
         card=card,
+        model=language,
         parents=[card.base, *card.experts],
         rows=sorted(card.rows, key=lambda row: row["mean"]),
-        tasks=[parent.name for parent in card.experts],
+        tasks=tasks,
+        columns={task: _column(task, metrics.get(task)) for task in tasks},
+        metrics=sorted({*metrics.values()}),
+        part="image tower" if language is None else "encoder",
+        unit="image" if language is None else "text",
+        article="an" if language is None else "a",
         first=card.heads[0].name if card.heads else "",
         model_class=(
             "CLIPModel" if card.has_text_tower else "CLIPVisionModelWithProjection"
@@ -138,6 +188,11 @@ def render(card: Card) -> str:
         rebuild=_rebuild_command(card),
     )
     return f"---\n{_metadata(card)}\n---\n{text}"
+
+
+def _column(task, metric):
+    """Names a column of the table, with its metric where that is not accuracy."""
+    return f"{task} (Matthews)" if metric == "matthews" else task
 
 
 def _percent(share):
@@ -189,21 +244,26 @@ def _metadata(card):
 
     parents = (card.base, *card.experts)
     licences = {parent.licence for parent in parents}
+    language = card.language
+    kind = "image-classification" if language is None else "text-classification"
+    family = "clip" if language is None else language.family
+    metrics = {} if language is None else language.metrics
     own = [row for row in card.rows if row["label"] == card.result]
     results = [
         EvalResult(
-            task_type="image-classification",
+            task_type=kind,
             dataset_type=re.sub(r"[^a-z0-9._-]+", "-", task.lower()).strip("-")
             or "task",
             dataset_name=_visible(task),
-            dataset_split="test",
-            metric_type="accuracy",
+            dataset_split="test" if language is None else None,
+            metric_type=_METRICS[metrics.get(task, "accuracy")],
             metric_value=round(float(share), 6),
         )
         for row in own
         for task, share in row["per_task"].items()
     ]
     whole = card.has_text_tower
+    image = "zero-shot-image-classification" if whole else "image-feature-extraction"
     return ModelCardData(
         base_model=[hub_id(p.source) for p in parents if hub_id(p.source)] or None,
         base_model_relation="merge",
@@ -213,10 +273,8 @@ def _metadata(card):
         if len(licences - {UNKNOWN}) == len(licences) == 1
         else None,
         model_name=_visible(card.title),
-        pipeline_tag="zero-shot-image-classification"
-        if whole
-        else "image-feature-extraction",
-        tags=["merge", "model-merging", "clip", "adarank"],
+        pipeline_tag=image if language is None else kind,
+        tags=["merge", "model-merging", family, "adarank"],
     ).to_yaml()
 
 
@@ -278,4 +336,5 @@ def _flat(values, prefix=""):
     return flat
 
 
+_METRICS = {"accuracy": "accuracy", "matthews": "matthews_correlation"}
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")

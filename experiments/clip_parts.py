@@ -10,7 +10,29 @@ from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.data import transforms
 from adarank_jax.data.transforms import ClipTransform
 from adarank_jax.models import clip_text
+from adarank_jax.models.clip_vision import ClipVisionConfig
 from experiments import zero_shot
+from experiments.image_config import ImageMergeConfig
+from experiments.suite import Tower
+
+
+def tower(sizes: ClipVisionConfig) -> Tower:
+    """Says what the cost of an image depends on.
+
+    Args:
+        sizes: of the image tower.
+    """
+    tokens = (sizes.image_size // sizes.patch_size) ** 2 + 1
+    return Tower(tokens, sizes.width, sizes.num_layers)
+
+
+def layout_line(config: ImageMergeConfig) -> tuple[str, str]:
+    """Says in a plan how images runs differ from each other.
+
+    Args:
+        config: of the run.
+    """
+    return "layout", f"query, key and value {config.qkv}; prompts {config.prompts}"
 
 
 def read_transform(base: ClipCheckpoint) -> ClipTransform:

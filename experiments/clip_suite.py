@@ -7,7 +7,6 @@ head is built before that.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,6 @@ from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import (
     clip,
     clip_base,
-    containers,
     export,
     files,
     hub,
@@ -34,12 +32,13 @@ from adarank_jax.models import clip_vision, heads
 from experiments import (
     clip_parts,
     image_checks,
+    task_checks,
     task_heads,
     task_images,
     zero_shot,
 )
-from experiments.merge_config import Expert, MergeConfig
-from experiments.messages import explain
+from experiments.check_log import CheckLog
+from experiments.image_config import Expert, ImageMergeConfig
 from experiments.suite import Inputs, Suite
 from experiments.task_heads import Wording
 
@@ -78,7 +77,7 @@ class ClipInputs(NamedTuple):
     transform: ClipTransform
 
 
-def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
+def check(config: ImageMergeConfig, may_fetch: bool = True) -> Inputs:
     """Reads and compares base, experts, heads and images; writes nothing of its own.
 
     Args:
@@ -89,7 +88,7 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
     Returns:
         What was found, with every problem.
     """
-    log = _Log(config, may_fetch)
+    log = CheckLog(config, may_fetch)
     base = log.read(
         "base", config.base, lambda: _read(log, "base", config.base, config.qkv)
     )
@@ -97,7 +96,7 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
         name: _check_task(log, config, name, config.experts[name], base)
         for name in config.task_names
     }
-    _check_relations(log, base, tasks)
+    task_checks.check_relations(log, base, tasks, clip_base, sources.shared_images)
     transform, folder = None, None
     if base is not None:
         folder = base.state.files[0].parent
@@ -108,61 +107,23 @@ def check(config: MergeConfig, may_fetch: bool = True) -> Inputs:
         if config.export.enabled:
             both = config.export.open_clip
             log.attempt("export", lambda: export.check_base(base, both))
-    found = None
+    found, sizes = None, _sizes(config, base)
     if base is not None and transform is not None:
         found = ClipInputs(base, folder, tasks, transform)
     return Inputs(
         problems=log.problems,
         warnings=log.warnings,
         facts=_facts(config, base, tasks) | _preparation(transform, folder),
-        shapes=_shapes(config, base),
-        num_images={
+        shapes=_shapes(sizes),
+        tower=None if sizes is None else clip_parts.tower(sizes),
+        num_examples={
             name: _num_images(config, name, task) for name, task in tasks.items()
         },
         to_fetch=tuple(log.to_fetch),
         is_decomposed=clip_vision.is_decomposed,
         build=functools.partial(_build, config, found),
+        lines=[clip_parts.layout_line(config)],
     )
-
-
-class _Log:
-    """Problems and warnings as they are found."""
-
-    def __init__(self, config, may_fetch):
-        self.offline = config.offline or not may_fetch
-        self.is_waiting = not may_fetch and not config.offline
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
-        self.to_fetch: dict[str, None] = {}  # a set that keeps its order
-
-    def attempt(self, where: str, action: Callable[[], Any]) -> Any:
-        """Returns what an action returns; None, and a problem, if it fails."""
-        try:
-            return action()
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            # Once the Hub was out of reach, nobody waits for it again and again.
-            self.offline = self.offline or isinstance(error, ConnectionError)
-            self.problems.append(f"{where}: {explain(error)}")
-            return None
-
-    def read(self, where: str, source: str, action: Callable[[], Any]) -> Any:
-        """As `attempt`, but a file of the Hub that may not be fetched is no problem."""
-        if not self.is_waiting or pathlib.Path(source).expanduser().exists():
-            return self.attempt(where, action)
-        try:
-            return action()
-        except FileNotFoundError as error:
-            if hub.parse(source) is None:
-                self.problems.append(f"{where}: {explain(error)}")
-            else:
-                self.to_fetch[source] = None
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            self.problems.append(f"{where}: {explain(error)}")
-        return None
-
-    def warn(self, where: str, *warnings: str) -> None:
-        """Notes what stops nothing."""
-        self.warnings += [f"{where}: {each}" for each in warnings]
 
 
 def _read(log, where, source, qkv, base=None):
@@ -172,27 +133,22 @@ def _read(log, where, source, qkv, base=None):
     return checkpoint
 
 
-def _read_expert(log, where, source, qkv, base):
-    """Reads an expert; without a base, only looks whether its files can be read."""
-    if base is None:
-        containers.read_state(hub.resolve(source, log.offline).path)
-        return None
-    return _read(log, where, source, qkv, base)
-
-
 def _check_task(
-    log: _Log,
-    config: MergeConfig,
+    log: CheckLog,
+    config: ImageMergeConfig,
     name: str,
     expert: Expert,
     base: ClipCheckpoint | None,
 ) -> TaskInputs:
     """Reads what belongs to one task."""
     where = f"experts.{name}"
+    read = functools.partial(
+        _read, log, f"{where}.model", expert.model, config.qkv, base
+    )
     checkpoint = log.read(
         f"{where}.model",
         expert.model,
-        lambda: _read_expert(log, f"{where}.model", expert.model, config.qkv, base),
+        lambda: task_checks.read_expert(log, expert.model, base, read),
     )
     dataset = expert.data.dataset
     profile = config.prompts
@@ -239,21 +195,6 @@ def _check_images(log, config, name, names, head, base):
     batch = config.adaptation.batch_size
     log.warn(where, *image_checks.shortages(len(source), batch, labels, names or ()))
     return source, labels
-
-
-def _check_relations(log, base, tasks):
-    """Compares the experts with the base and with each other."""
-    experts = {n: task.expert for n, task in tasks.items() if task.expert is not None}
-    for name, expert in experts.items():
-        where = f"experts.{name}.model"
-        check = functools.partial(clip_base.check_same_base, base, expert)
-        log.warn(where, *(log.attempt(where, check) or ()))
-    log.warnings += clip_base.find_twins(experts)
-    if len(tasks) == 1:
-        log.warn("experts", "there is one task, so there is nothing to merge it with.")
-    opened = {n: task.source for n, task in tasks.items() if task.source is not None}
-    if len(opened) > 1:
-        log.warnings += log.attempt("data", lambda: sources.shared_images(opened)) or []
 
 
 def _facts(config, base, tasks):
@@ -324,16 +265,20 @@ def _head_facts(config, task):
     return {"profile": config.prompts, **wording}
 
 
-def _shapes(config, base):
-    """Returns the shapes of the image tower, also of a base that is not here yet."""
+def _sizes(config, base):
+    """Returns the sizes of the image tower, also of a base that is not here yet."""
     if base is not None:
         fields = base.config["vision"] | {"qkv": config.qkv}
-        sizes = clip_vision.ClipVisionConfig(**fields)
-    elif config.base in _KNOWN:
-        sizes = dataclasses.replace(
-            clip_vision.variant(_KNOWN[config.base]), qkv=config.qkv
-        )
-    else:
+        return clip_vision.ClipVisionConfig(**fields)
+    if config.base in _KNOWN:
+        known = clip_vision.variant(_KNOWN[config.base])
+        return dataclasses.replace(known, qkv=config.qkv)
+    return None
+
+
+def _shapes(sizes):
+    """Returns the shapes of the image tower."""
+    if sizes is None:
         return None
     side = sizes.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -352,7 +297,9 @@ def _num_images(config, name, task):
         return 0
 
 
-def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> Suite:
+def _build(
+    config: ImageMergeConfig, found: ClipInputs | None, folder: RunFolder
+) -> Suite:
     """Builds heads, once, and puts the suite together."""
     if found is None:
         raise ValueError("the inputs have problems; `check` lists them.")
@@ -372,11 +319,12 @@ def _build(config: MergeConfig, found: ClipInputs | None, folder: RunFolder) -> 
         pretrained=base.vision,
         finetuned=[expert.vision for expert in experts],
         heads=_heads(config, found, folder.path / "heads"),
-        images=[_ready(task.source, found.transform) for task in tasks.values()],
+        inputs=[_ready(task.source, found.transform) for task in tasks.values()],
         labels=[task.labels for task in tasks.values()],
         base=base,
         sources=[hub.pin(each.source, each.revision) for each in (base, *experts)],
         class_names=[task_heads.class_names(t.head, t.wording) for t in tasks.values()],
+        metrics=["accuracy"] * len(tasks),
     )
 
 

@@ -23,14 +23,14 @@ from adarank_jax.data import transforms
 from adarank_jax.data.embedded import tasks as embedded_tasks
 from adarank_jax.models import clip_vision, heads
 from adarank_jax.tree import Tree
-from experiments import lookup
-from experiments.merge_config import MergeConfig
+from experiments import clip_parts, lookup
+from experiments.image_config import ImageMergeConfig
 from experiments.suite import Inputs, Suite
 
 ASSETS = pathlib.Path(__file__).parent / "assets" / "embedded"
 
 
-def check(config: MergeConfig) -> Inputs:
+def check(config: ImageMergeConfig) -> Inputs:
     """Checks names and files of the embedded suite.
 
     Args:
@@ -61,13 +61,15 @@ def check(config: MergeConfig) -> Inputs:
         to_fetch=(),
         facts={"base": "embedded", "sha256": manifest["sha256"], "qkv": "fused"},
         shapes=shapes,
-        num_images={
+        tower=clip_parts.tower(model.config),
+        num_examples={
             name: embedded_tasks.TASKS[name].sizes["test"]
             for name in config.task_names
             if name in embedded_tasks.TASKS
         },
         is_decomposed=clip_vision.is_decomposed,
         build=functools.partial(_build, config.task_names),
+        lines=[clip_parts.layout_line(config)],
     )
 
 
@@ -124,11 +126,12 @@ def load(
         pretrained=pretrained,
         finetuned=finetuned,
         heads=[heads.make_head(directions[name], scale) for name in names],
-        images=[transforms.normalise(images) for images, _ in tests],
+        inputs=[transforms.normalise(images) for images, _ in tests],
         labels=[labels for _, labels in tests],
         base=base,
         sources=sources,
         class_names=[_class_names(name) for name in names],
+        metrics=["accuracy"] * len(names),
     )
 
 

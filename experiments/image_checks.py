@@ -7,6 +7,7 @@ import numpy as np
 
 from adarank_jax.data.class_order import listed
 from adarank_jax.data.folders import Report
+from experiments import task_checks
 
 
 def oddities(report: Report, place: pathlib.Path) -> Iterator[str]:
@@ -50,11 +51,7 @@ def shortages(
     Yields:
         Warnings.
     """
-    if count < batch_size:
-        yield (
-            f"{count} images are fewer than a batch of {batch_size}, so a step sees "
-            "some of them twice."
-        )
+    yield from task_checks.shortage(count, batch_size, "images")
     if labels is not None:
         present = {*labels.tolist()}
         empty = [name for i, name in enumerate(names) if i not in present]

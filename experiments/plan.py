@@ -53,24 +53,26 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
         details += [
             f"coefficient {start.coefficient:g}, rank ratio {start.rank_ratio:g}",
             f"{config.adaptation.num_steps:,} steps of "
-            f"{config.adaptation.batch_size} images a task",
+            f"{config.adaptation.batch_size} {inputs.unit} a task",
         ]
     lines = [
         ("base", config.base),
         ("experts", f"{len(config.task_names)}: {', '.join(config.task_names)}"),
         ("method", "; ".join(details)),
         ("compare", ", ".join(results.label(results.names(m)) for m in config.compare)),
-        ("layout", f"query, key and value {config.qkv}; prompts {config.prompts}"),
+        *inputs.lines,
     ]
-    if inputs.num_images:
+    if inputs.num_examples:
         counts = [
             f"{name} {number:,}" if number else f"{name} ?"
-            for name, number in inputs.num_images.items()
+            for name, number in inputs.num_examples.items()
         ]
-        lines.append(("images", " · ".join(counts)))
+        lines.append((inputs.unit, " · ".join(counts)))
     if config.published is not None:
         mean = config.published.mean
         number = "no number" if mean is None else f"{mean:.1f} %"
+        if mean is not None and config.published.source:
+            number += f" ({config.published.source})"
         league = config.published.league
         lines.append(("published", f"{number}, league {league}; not reproduced here"))
     if inputs.to_fetch:
@@ -126,7 +128,7 @@ def _needs(config, inputs, run_dir, warnings):
         if method.is_adapted and each.factors
     }
     states = sum(2 * 12 * each.logits for each in adapted)
-    copies = 2 * len(adapted) + (config.export.enabled + config.export.open_clip)
+    copies = 2 * len(adapted) + config.export.num_copies(chosen.num_tasks)
     disk = sum(cached.values()) + states + copies * whole
     free_host = psutil.virtual_memory().available
     free_disk = shutil.disk_usage(_existing(run_dir)).free
@@ -175,8 +177,8 @@ def _times(config, inputs, every):
     steps = [config.adaptation.num_steps * each.step_flops / flops for each in adapted]
     # Every AdaRank row has one of its start beside it.
     rows = len(every) + sum(1 for method in every if method.name == "adarank")
-    images = sum(inputs.num_images.values())
-    evaluation = images * next(iter(every.values())).image_flops / flops
+    examples = sum(inputs.num_examples.values())
+    evaluation = examples * next(iter(every.values())).example_flops / flops
     parts = [f"SVD {_duration(svd)}"] if svd else []
     if adapted:
         parts.append(
@@ -187,7 +189,7 @@ def _times(config, inputs, every):
     total = svd + sum(steps) + rows * evaluation
     return (
         f"very roughly {_duration(total)}: {'; '.join(parts)} (from a product and an "
-        "SVD timed here and now; reading images is not counted)"
+        f"SVD timed here and now; reading {inputs.unit} is not counted)"
     )
 
 

@@ -1,6 +1,7 @@
-"""Makes an image data set ready to use, and says what that takes.
+"""Makes a data set ready to use, and says what that takes.
 
     python -m experiments.prepare --list
+    python -m experiments.prepare --dataset glue/cola
     python -m experiments.prepare --dataset svhn
     python -m experiments.prepare --dataset emnist --source tfds --data-dir /data
 
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from adarank_jax.data import loading, parquet, registry, sources, tfds_source
 from adarank_jax.data.registry import Hub, Profile, Tfds
-from experiments import cli, results
+from experiments import cli, prepare_glue, results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Config:
     """Fetches or prepares a data set; the same command does nothing if it is there."""
 
     dataset: str = ""
-    """Name of the data set, as in the list."""
+    """Name of the data set, as in the list; `glue/` may be before a GLUE task."""
 
     list_all: Annotated[
         bool, tyro.conf.arg(name="list"), tyro.conf.FlagCreatePairsOff
@@ -42,7 +43,8 @@ class Config:
     """Where to get it; `auto` takes the Hub if it has the data set."""
 
     split: Literal["test", "train"] = "test"
-    """Images to fetch; merging needs the test images only. tfds prepares all."""
+    """Examples to fetch; merging needs the test split only, which is the validation
+    split of a GLUE task. tfds prepares all."""
 
     data_dir: pathlib.Path | None = None
     """Folder of your own data sets and of those that tfds prepares, which is
@@ -57,13 +59,19 @@ def main(config: Config) -> None:
     console = results.table_console()
     if config.list_all:
         show(config.profile, config.data_dir, console)
+        prepare_glue.show(config.data_dir, console)
         return
     if not config.dataset:
         raise ValueError("Name a `--dataset`, or see them all with `--list`.")
+    say = lambda text: console.print(text, highlight=False, markup=False)
+    if prepare_glue.is_task(config.dataset):
+        split = "train" if config.split == "train" else None
+        place = (config.source, split, config.data_dir, config.plan)
+        prepare_glue.prepare(config.dataset, *place, say)
+        return
     data = registry.get(config.dataset, config.profile)
     source = _choose(data, config.source)
     place = {"hub": data.hub, "tfds": data.tfds}[source]
-    say = lambda text: console.print(text, highlight=False, markup=False)
     name = f"{data.name} ({config.profile})"
     if _is_ready(data, source, config.split, config.data_dir):
         say(f"{name} is ready, from {source}.")

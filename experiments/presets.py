@@ -9,25 +9,14 @@ was taken instead. Two leagues of checkpoints, never to be mixed in one table:
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adarank_jax.data import registry
-from experiments import lookup, yaml_config
-from experiments.merge_config import EMBEDDED, LEAGUES, MergeConfig
+from experiments import named_runs
+from experiments.image_config import EMBEDDED, LEAGUES, ImageMergeConfig
+from experiments.named_runs import Preset
 
 TALL, FUSION_BENCH = LEAGUES
-
-
-class Preset(NamedTuple):
-    """A run by name.
-
-    Attributes:
-        summary: one line.
-        values: of a `MergeConfig`, as plain values.
-    """
-
-    summary: str
-    values: dict[str, Any]
 
 
 def get(name: str) -> Preset:
@@ -36,14 +25,11 @@ def get(name: str) -> Preset:
     Raises:
         KeyError: there is no such preset; the message has the nearest.
     """
-    return lookup.nearest("preset", name, all_presets())
+    return named_runs.get(all_presets(), name)
 
 
-def configure(name: str, overrides: Sequence[str] = ()) -> MergeConfig:
+def configure(name: str, overrides: Sequence[str] = ()) -> ImageMergeConfig:
     """Builds the configuration of a preset, with single values changed.
-
-    A run with other settings than the seed is no longer the published row, so it loses
-    the number.
 
     Args:
         name: of the preset.
@@ -53,12 +39,7 @@ def configure(name: str, overrides: Sequence[str] = ()) -> MergeConfig:
         KeyError: there is no such preset; the message has the nearest.
         ValueError: a value does not fit.
     """
-    values, where = get(name).values, f"preset {name}"
-    published = yaml_config.validate(values, {}, (), where)
-    config = yaml_config.validate(values, {}, overrides, where)
-    if config.decisive | {"seed": 0} == published.decisive | {"seed": 0}:
-        return config
-    return config.model_copy(update={"published": None})
+    return named_runs.configure(ImageMergeConfig, all_presets(), name, overrides)
 
 
 def all_presets() -> dict[str, Preset]:
@@ -200,7 +181,9 @@ def _row(stem, method, values, num_tasks, size):
         "published": published | {"settings": settings},
     }
     number = published["mean"]
-    shown = f"published {number}" if number is not None else "no published number"
+    shown = "no published number"
+    if number is not None:
+        shown = f"published {number} ({published['source']})"
     summary = f"{published['league']}: {shown}; not reproduced here"
     yield f"{stem}-{method}", Preset(summary, values)
 

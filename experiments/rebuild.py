@@ -3,9 +3,10 @@ r"""Makes merged weights again from a recipe, the base and the experts.
     python -m experiments.rebuild --recipe export/recipe.safetensors \
         --base openai/clip-vit-base-patch32 --experts mnist=… svhn=… --out rebuilt
 
-Everything runs on the host CPU. The digests of base, experts, merged image tower and
+Everything runs on the host CPU. The digests of base, experts, merged parameters and
 written tensors are compared with those of the recipe, and the sizes of the base with
-its own; what is called the same bit for bit is what was compared.
+its own; what is called the same bit for bit is what was compared. Language models are
+made again in the same way as CLIP's image towers.
 """
 
 import dataclasses
@@ -20,15 +21,17 @@ import tyro
 from rich.console import Console
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import clip, export
+from adarank_jax.checkpoints import folders, model_folder
 from adarank_jax.checkpoints import recipe as recipes
 from adarank_jax.checkpoints.clip import ClipCheckpoint
+from adarank_jax.checkpoints.language import LanguageCheckpoint
 from adarank_jax.checkpoints.recipe import Recipe
 from adarank_jax.core import merge
-from adarank_jax.models import clip_vision
 from adarank_jax.tree import Tree
-from experiments import cli, lookup, manifest, starts
+from experiments import cli, lookup, manifest, rebuild_families, starts
 from experiments.starts import Start
+
+identity = rebuild_families.identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,29 +60,28 @@ class Config:
 def main(config: Config) -> None:
     """Reads, checks, rebuilds, checks and writes."""
     recipe = recipes.read_recipe(config.recipe)
-    sources = match_experts(config.experts, recipe.settings.tasks)
-    export.check_target(config.out)
-    base = clip.read_clip(config.base, recipe.settings.qkv, offline=config.offline)
+    settings = recipe.settings
+    family = rebuild_families.family(settings)
+    sources = match_experts(config.experts, settings.tasks)
+    folders.check_target(config.out)
+    base = family.read(config.base, None, config.offline)
     finetuned = [
-        clip.read_clip(
-            sources[task], recipe.settings.qkv, base=base, offline=config.offline
-        ).vision
-        for task in recipe.settings.tasks
+        family.params(family.read(sources[task], base, config.offline))
+        for task in settings.tasks
     ]
     check_config(recipe, base)
-    check_inputs(recipe, base.vision, finetuned)
-    merged = rebuild(recipe, base.vision, finetuned)
+    pretrained = family.params(base)
+    check_inputs(recipe, pretrained, finetuned)
+    merged = rebuild(recipe, pretrained, finetuned)
     difference = rounding_difference(recipe, merged)
     if difference and not config.accept_rounding:
         raise ValueError(difference)
-    settings = recipe.settings
-    tensors = export.weights(base, merged, settings.dtype)
-    is_same = export.digest_tensors(tensors) == settings.weights
-    export.write_model(
+    tensors = family.weights(base, merged, settings.dtype)
+    is_same = model_folder.digest_tensors(tensors) == settings.weights
+    family.write(
         config.out,
         base,
         merged,
-        with_open_clip=settings.open_clip,
         dtype=settings.dtype,
         max_shard_size=settings.max_shard_size,
         record=environment(),
@@ -90,9 +92,9 @@ def main(config: Config) -> None:
         text = f"Rebuilt {config.out}: all tensors of the model, bit for bit."
     else:
         text = (
-            f"Rebuilt {config.out}: the merged image tower bit for bit before it was "
-            "stored, but other tensors, names or dtypes than the export has; the base "
-            "is another file with the same image tower."
+            f"Rebuilt {config.out}: the merged {family.part} bit for bit before it "
+            "was stored, but other tensors, names or dtypes than the export has; the "
+            f"base is another file with the same {family.part}."
         )
     console = Console(stderr=True, soft_wrap=True)
     console.print(text, highlight=False, markup=False)
@@ -136,17 +138,7 @@ def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str
     return sources
 
 
-def identity(base: ClipCheckpoint) -> dict[str, Any]:
-    """Lists the fields of an image tower that its weights do not show, and its sizes.
-
-    Args:
-        base: the pretrained checkpoint.
-    """
-    fields = base.config["vision"]
-    return {name: fields[name] for name in sorted(fields) if name != "qkv"}
-
-
-def check_config(recipe: Recipe, base: ClipCheckpoint) -> None:
+def check_config(recipe: Recipe, base: ClipCheckpoint | LanguageCheckpoint) -> None:
     """Checks that a base computes what the base of a recipe did.
 
     Args:
@@ -154,7 +146,7 @@ def check_config(recipe: Recipe, base: ClipCheckpoint) -> None:
         base: the pretrained checkpoint.
 
     Raises:
-        ValueError: a field of the image tower differs; the message lists each of them.
+        ValueError: a field of the model differs; the message lists each of them.
     """
     here, there = identity(base), recipe.settings.config
     lines = [
@@ -188,8 +180,9 @@ def check_inputs(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) ->
         for task, digest in zip(settings.tasks, settings.experts, strict=True)
     }
     found = map(recipes.digest, (pretrained, *finetuned))
+    part = rebuild_families.family(settings).part
     lines = [
-        f"{name}: SHA-256 of the image tower is {ours}, the recipe has {theirs}"
+        f"{name}: SHA-256 of the {part} is {ours}, the recipe has {theirs}"
         for (name, theirs), ours in zip(expected.items(), found, strict=True)
         if ours != theirs
     ]
@@ -221,12 +214,16 @@ def rebuild(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> Tree
     is_centred = settings.origin == "average"
     ratio = settings.rank_ratio
     start = Start("recipe", 0.0, ratio, is_centred, settings.is_decorrelated)
-    models = (pretrained, finetuned)
     if tree.without_none(recipe.kept):
+        build = starts.build
         is_decomposed = lambda path, _: kept[path] is not None
-        origin, factors = starts.build(start, *models, is_decomposed)
     else:
-        origin, factors = starts.build_dense(start, *models, clip_vision.is_decomposed)
+        build = starts.build_dense
+        is_decomposed = rebuild_families.family(settings).is_decomposed
+    unmerged = frozenset(settings.unmerged)
+    is_merged = lambda path, _: path not in unmerged
+    models = (pretrained, finetuned, is_decomposed)
+    origin, factors = build(start, *models, is_merged=is_merged)
     return merge.hard_merged_params(origin, factors, recipe.coefficients, recipe.kept)
 
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from adarank_jax.adaptation import evaluate
+from adarank_jax.adaptation import evaluate, metrics
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.tree import Tree
 from experiments.merge_config import Method, Published
-from experiments.suite import Suite
+from experiments.suite import Metric, Suite, judged_by
 
 
 class Comparison:
@@ -38,7 +38,9 @@ class Comparison:
         """Reads the rows of an earlier start of the same run."""
         self._suite, self._folder, self._facts = suite, folder, facts
         self._console = console
-        self._predictor = evaluate.Predictor(suite.encode, suite.classify)
+        self._predictor = evaluate.Predictor(
+            suite.encode, suite.classify, collate=suite.collate
+        )
         self.rows: list[dict[str, Any]] = folder.read_json("results.json", {}).get(
             "rows", []
         )
@@ -53,8 +55,8 @@ class Comparison:
         """Makes parameters, measures them and writes the row.
 
         `agreement` is the share of predictions that are the same as those of the task's
-        own expert; it needs no labels. A task without labels has no accuracy, and a
-        mean is given only if every task has one.
+        own expert; it needs no labels. A task without labels has no score, and a mean
+        is given only if every task has one.
 
         Args:
             method: what is measured.
@@ -75,7 +77,7 @@ class Comparison:
         agreements = [*map(evaluate.count, predictions, self.expert_labels)]
         self.rows.append(
             found
-            | self._accuracies(predictions)
+            | self._scores(predictions)
             | {
                 "agreement": float(np.mean([each.share for each in agreements])),
                 "seconds": round(seconds, 2),
@@ -87,48 +89,64 @@ class Comparison:
             {
                 "suite": self._suite.name,
                 "tasks": list(self._suite.tasks),
+                "metrics": dict(
+                    zip(self._suite.tasks, self._suite.metrics, strict=True)
+                ),
                 **self._facts,
                 "rows": self.rows,
             },
         )
 
-    def _accuracies(self, predictions):
+    def _scores(self, predictions):
         """Compares predictions with labels, where there are labels."""
-        labels = self._suite.labels
-        found = [
-            None if these is None else evaluate.count(those, these)
-            for those, these in zip(predictions, labels, strict=True)
-        ]
-        shares = {
-            task: None if each is None else each.share
-            for task, each in zip(self._suite.tasks, found, strict=True)
+        found = self._judge(predictions)
+        tasks = self._suite.tasks
+        summary: dict[str, Any] = {
+            name: {
+                task: None if score is None else getattr(score, field)
+                for task, score in zip(tasks, found, strict=True)
+            }
+            for name, field in _PER_TASK.items()
         }
-        summary = {"per_task": shares} | dict.fromkeys(_MEANS)
-        known = [each for each in found if each is not None]
+        summary |= dict.fromkeys(_MEANS)
+        known = [score for score in found if score is not None]
         if len(known) == len(found):
-            experts = [*map(evaluate.count, self.expert_labels, labels)]
-            errors = [each.standard_error for each in known]
+            errors = [score.standard_error for score in known]
+            bounds = [np.nan if each is None else each.value for each in self._bounds]
             ratios = [
-                each.share / bound.share if bound.share else np.nan
-                for each, bound in zip(known, experts, strict=True)
+                score.value / bound if bound > 0 else np.nan
+                for score, bound in zip(known, bounds, strict=True)
             ]
-            summary["mean"] = float(np.mean([each.share for each in known]))
+            summary["mean"] = float(np.mean([score.value for score in known]))
             summary["standard_error"] = float(np.linalg.norm(errors) / len(errors))
             if np.isfinite(ratios).all():
                 summary["normalized"] = float(np.mean(ratios))
         return summary
 
     @functools.cached_property
+    def _bounds(self):
+        """Scores of every task's own expert, computed once."""
+        return self._judge(self.expert_labels)
+
+    def _judge(self, predictions):
+        """Scores the predictions of each task by its metric; None without labels."""
+        columns = (predictions, self._suite.labels, self._suite.metrics)
+        return [
+            None if labels is None else metrics.METRICS[metric](predicted, labels)
+            for predicted, labels, metric in zip(*columns, strict=True)
+        ]
+
+    @functools.cached_property
     def expert_labels(self) -> list[np.ndarray]:
-        """What each expert predicts for its own images, computed once."""
+        """What each expert predicts for its own examples, computed once."""
         return self._predict(self._suite.finetuned)
 
     def _predict(self, models):
-        """Predicts the classes of every task's test images with its model."""
+        """Predicts the classes of every task's test examples with its model."""
         suite = self._suite
         return [
             self._predictor.predict(*example)
-            for example in zip(models, suite.heads, suite.images, strict=True)
+            for example in zip(models, suite.heads, suite.inputs, strict=True)
         ]
 
 
@@ -174,38 +192,70 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
-def show(
-    rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], console: Console
-) -> None:
+def axis(metrics: Sequence[Metric], unit: str) -> str:
+    """Names what a figure of the scores shows, for example ``accuracy on …, %``.
+
+    Args:
+        metrics: of each task.
+        unit: what the examples are.
+
+    Examples:
+        >>> axis(["accuracy", "matthews"], "texts")
+        'accuracy or Matthews correlation on test texts, %'
+    """
+    return f"{_score(metrics)} on test {unit}, %"
+
+
+def title(tasks: Sequence[str], metrics: Sequence[Metric], unit: str) -> str:
+    """Says what the scores of a table are, and which task has which metric.
+
+    Args:
+        tasks: names.
+        metrics: of each task.
+        unit: what the examples are.
+
+    Examples:
+        >>> title(["mnist"], ["accuracy"], "images")
+        'Accuracy on the test images, %, with binomial standard errors'
+    """
+    if {*metrics} == {"accuracy"}:
+        return f"Accuracy on the test {unit}, %, with binomial standard errors"
+    judged = judged_by(tasks, metrics)
+    return f"Scores on the test {unit} x 100, with standard errors: {judged}"
+
+
+def show(rows: Sequence[Mapping[str, Any]], suite: Suite, console: Console) -> None:
     """Prints the rows, worst first, in percent; one column a task if there is room.
 
-    Without labels there are no accuracies: then rows are in the order of agreement with
+    Without labels there are no scores: then rows are in the order of agreement with
     the experts.
     """
     is_labelled = all(row["mean"] is not None for row in rows)
     table = Table(
-        title="Accuracy on the test images, %, with binomial standard errors",
-        caption="normalized: mean over tasks of accuracy / accuracy of the task's own "
-        "expert; agreement: share of predictions that are the expert's own; seconds: "
-        "to make the model. Labels were used for this table only.",
+        title=escape(title(suite.tasks, suite.metrics, suite.unit)),
+        caption=f"normalized: mean over tasks of {_score(suite.metrics)} / that of the "
+        "task's own expert; agreement: share of predictions that are the expert's own; "
+        "seconds: to make the model. Labels were used for this table only.",
     )
     if not is_labelled:
         table.title = "Agreement with each task's own expert, %"
-        table.caption = "No labels, so no accuracies for all tasks."
+        table.caption = "No labels, so no scores for all tasks."
     table.add_column("method", no_wrap=True)
-    needed = 110 + sum(max(len(task), 5) + 3 for task in tasks)
+    columns = dict(zip(suite.tasks, suite.metrics, strict=True))
+    needed = 110 + sum(max(len(task), 5) + 3 for task in columns)
     if console.is_terminal and console.width < needed:
-        table.caption = f"{table.caption} Accuracies by task are in results.json."
-        tasks = []
-    for task in tasks:
-        table.add_column(escape(task), justify="right")
+        table.caption = f"{table.caption} Scores by task are in results.json."
+        columns = {}
+    for task, metric in columns.items():
+        shown = task if metric == "accuracy" else f"{task} (Matthews)"
+        table.add_column(escape(shown), justify="right")
     for name in ("mean", "normalized", "agreement", "seconds"):
         if is_labelled or name in ("agreement", "seconds"):
             table.add_column(name, justify="right", no_wrap=True)
     table.add_column("uses")
     key = "mean" if is_labelled else "agreement"
     for entry in sorted(rows, key=lambda entry: entry[key]):
-        cells = [_percent(entry["per_task"][task], 1) for task in tasks]
+        cells = [_percent(entry["per_task"][task], 1) for task in columns]
         if is_labelled:
             error = _percent(entry["standard_error"], 2)
             cells += [f"{_percent(entry['mean'], 2)} ± {error}"]
@@ -237,6 +287,11 @@ def show_presets(presets: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def _score(metrics):
+    """Names what the tasks are judged by."""
+    return " or ".join(_NAMES[each] for each in sorted({*metrics}))
+
+
 def _percent(share, digits):
     """Shows a share in percent, or a dash if it is not known."""
     return "–" if share is None else f"{100 * share:.{digits}f}"
@@ -244,3 +299,5 @@ def _percent(share, digits):
 
 _FILE_WIDTH = 200
 _MEANS = ("mean", "standard_error", "normalized")
+_NAMES = {"accuracy": "accuracy", "matthews": "Matthews correlation"}
+_PER_TASK = {"per_task": "value", "per_task_standard_error": "standard_error"}

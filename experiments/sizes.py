@@ -23,7 +23,7 @@ class Sizes(NamedTuple):
         dense: bytes of the task vectors that are not decomposed, of all tasks; 0 if
             the method needs none.
         step_flops: of one optimiser step, forward and backward; 0 without steps.
-        image_flops: of the forward pass of one image.
+        example_flops: of the forward pass of one example, as long as one may be.
         svd_flops: of the decomposition, in units of rows x cols x rank.
         activations: bytes that the backward pass of a step keeps.
     """
@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     factors: int
     dense: int
     step_flops: float
-    image_flops: float
+    example_flops: float
     svd_flops: float
     activations: int
 
@@ -45,31 +45,37 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
 
     Args:
         config: of the run.
-        inputs: with shapes.
+        inputs: with shapes and tower.
         method: one of the run; the one that is exported by default.
+
+    Raises:
+        ValueError: the inputs say nothing of the tower.
     """
     method = method or config.method
     flat, tasks = tree.flatten(inputs.shapes), len(config.task_names)
     shapes = [x.shape for k, x in flat.items() if inputs.is_decomposed(k, x)]
     inside = sum(m * n for m, n in shapes)
     parameters = sum(int(np.prod(x.shape)) for x in flat.values())
-    tokens, width = flat["positional_embedding"].shape
+    vectors = sum(
+        int(np.prod(x.shape)) for k, x in flat.items() if inputs.is_merged(k, x)
+    )
+    if inputs.tower is None:
+        raise ValueError("`inputs` must have a tower, as they have shapes.")
+    tokens, width, layers = inputs.tower
     # A product of every token with every block kernel, and attention between tokens.
-    outputs = [x.shape[1] for k, x in flat.items() if k.endswith("out_proj/kernel")]
-    image_flops = 2.0 * tokens * inside + 4.0 * tokens**2 * sum(outputs)
+    example_flops = 2.0 * tokens * inside + 4.0 * tokens**2 * width * layers
 
     is_masked, is_svd = method.name == "adarank", _is_decomposing(method)
     is_leading = is_masked and starts.get(method).is_decorrelated
     ranks = [min(shape) // (tasks if is_leading else 1) or 1 for shape in shapes]
     places = [(m, n, r) for (m, n), r in zip(shapes, ranks, strict=True)]
     factors = 4 * sum(tasks * r * (m + n + 1) for m, n, r in places)
-    whole_vectors = 4 * tasks * parameters
+    whole_vectors = 4 * tasks * vectors
     needs_vectors = method.name not in (*BOUNDS, "weight_averaging")
-    images = config.adaptation.batch_size * tasks
+    examples = config.adaptation.batch_size * tasks
     merge_flops = sum(6.0 * tasks * r * m * n for m, n, r in places)
     if not is_masked:
-        merge_flops = 6.0 * tasks * parameters
-    layers = len({path.split("/")[0] for path in flat if path.startswith("resblocks")})
+        merge_flops = 6.0 * tasks * vectors
     return Sizes(
         num_tasks=tasks,
         parameters=parameters,
@@ -79,14 +85,14 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
         dense=(whole_vectors - 4 * tasks * inside if is_svd else whole_vectors)
         if needs_vectors
         else 0,
-        step_flops=3.0 * images * image_flops + merge_flops
+        step_flops=3.0 * examples * example_flops + merge_flops
         if method.is_adapted
         else 0.0,
-        image_flops=image_flops,
+        example_flops=example_flops,
         svd_flops=sum(float(tasks) * m * n * min(m, n) for m, n in shapes)
         if is_svd
         else 0.0,
-        activations=4 * images * tokens * layers * width * _KEPT_PER_BLOCK
+        activations=4 * examples * tokens * layers * width * _KEPT_PER_BLOCK
         if method.is_adapted
         else 0,
     )

@@ -1,6 +1,7 @@
 """Where AdaRank starts from: one row an origin, fixed before any adaptation.
 
-Task arithmetic and CART: the authors' settings for CLIP ViT-B/32 and eight tasks.
+Where a method states none, task arithmetic and CART have the authors' settings for CLIP
+ViT-B/32 and eight tasks; a run of texts states CART's always (`text_config.CART`).
 TSV-M: the scale of one that TSV-M itself publishes, over the `rank / tasks` directions
 a task that it keeps. The paper reports that variant, but no code of it exists: here
 the masks choose among the decorrelated directions, which are not decorrelated again.
@@ -9,7 +10,7 @@ the masks choose among the decorrelated directions, which are not decorrelated a
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -92,6 +93,7 @@ def build(
     finetuned: Sequence[Tree],
     is_decomposed: Predicate,
     cache: pathlib.Path | None = None,
+    is_merged: Predicate = tree.everything,
 ) -> tuple[Tree, Tree]:
     """Builds the origin and the factors that adaptation starts from, on the host CPU.
 
@@ -105,19 +107,27 @@ def build(
         is_decomposed: which tensors are decomposed.
         cache: folder of factors; those that it already holds are read. None to make
             them and keep nothing.
+        is_merged: which tensors are merged; the others stay those of the origin, so
+            they are averaged if that is the average.
 
     Returns:
-        Origin and factors.
+        Origin and factors, None at every tensor that is not merged.
     """
     make = mergers.tsv_factors if start.is_decorrelated else svd.decompose_tree
     make = functools.partial(make, is_decomposed=is_decomposed)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         host, experts = jax.tree.map(np.asarray, (pretrained, list(finetuned)))
         origin = task_vectors.average(experts) if start.is_centred else host
-        vectors = task_vectors.task_vectors(origin, experts)
+        task_vectors.check_models(origin, experts)
+        merged, kept = tree.partition(origin, is_merged)
+        parts = [tree.partition(expert, is_merged)[0] for expert in experts]
+        vectors = task_vectors.task_vectors(merged, parts)
         if cache is None:
-            return origin, make(vectors)
-        return origin, cached_factors(cache, vectors, make, start.origin)
+            factors = make(vectors)
+        else:
+            factors = cached_factors(cache, vectors, make, start.origin)
+        nothing = tree.map_with_path(lambda path, leaf: None, kept)
+        return origin, tree.join(factors, nothing)
 
 
 def build_dense(
@@ -126,6 +136,7 @@ def build_dense(
     finetuned: Sequence[Tree],
     is_decomposed: Predicate,
     cache: pathlib.Path | None = None,
+    is_merged: Predicate = tree.everything,
 ) -> tuple[Tree, Tree]:
     """Builds the origin and whole updates, for a method that has no masks.
 
@@ -135,15 +146,18 @@ def build_dense(
         finetuned: parameters of each task's expert.
         is_decomposed: which tensors the start truncates or decorrelates.
         cache: as for `build`.
+        is_merged: as for `build`.
 
     Returns:
-        Origin and task vectors, `(tasks, ...)` at every leaf; those of a start that
-        keeps every direction are never decomposed.
+        Origin and task vectors, `(tasks, ...)` at every merged tensor; those of a start
+        that keeps every direction are never decomposed.
     """
     if start.rank_ratio == 1.0 and not start.is_decorrelated:
         nothing = lambda path, leaf: False
-        return build(start, pretrained, finetuned, nothing)
-    origin, factors = build(start, pretrained, finetuned, is_decomposed, cache)
+        return build(start, pretrained, finetuned, nothing, is_merged=is_merged)
+    origin, factors = build(
+        start, pretrained, finetuned, is_decomposed, cache, is_merged
+    )
 
     def whole(_, leaf):
         if not svd.is_factors(leaf):
@@ -153,3 +167,38 @@ def build_dense(
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         return origin, tree.map_with_path(whole, factors)
+
+
+def merge_static(
+    name: str,
+    pretrained: Tree,
+    finetuned: Sequence[Tree],
+    is_decomposed: Predicate,
+    is_merged: Predicate = tree.everything,
+    **hyper: Any,
+) -> Tree:
+    """Merges by a published method; what is not merged is that of its origin.
+
+    Args:
+        name: of the merger.
+        pretrained: parameters before fine-tuning.
+        finetuned: parameters of each task's expert.
+        is_decomposed: which tensors the merger decomposes.
+        is_merged: as for `build`.
+        **hyper: the merger's own hyper-parameters.
+
+    Returns:
+        Parameters as `pretrained`.
+    """
+    merged, kept = tree.partition(pretrained, is_merged)
+    parts = [tree.partition(expert, is_merged) for expert in finetuned]
+    if kept and name in AVERAGING:
+        kept = task_vectors.average([rest for _, rest in parts])
+    made = mergers.MERGERS[name](
+        merged, [part for part, _ in parts], is_decomposed, **hyper
+    )
+    return tree.join(made, kept)
+
+
+AVERAGING = ("weight_averaging", "cart")
+"""Mergers whose origin is the average of the experts."""

@@ -1,14 +1,39 @@
-"""A suite: one pretrained model, an expert and a head a task, and unlabelled images."""
+"""A suite: one pretrained model, an expert and a head a task, and unlabelled inputs."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from adarank_jax import tree
 from adarank_jax.adaptation.run_folder import RunFolder
-from adarank_jax.checkpoints.clip import ClipCheckpoint
-from adarank_jax.models.heads import Head
 from adarank_jax.tree import Predicate, Tree
+
+Metric = Literal["accuracy", "matthews"]
+"""How a task is judged: by the share of right answers, or by Matthews correlation."""
+
+
+def judged_by(tasks: Sequence[str], metrics: Sequence[Metric]) -> str:
+    """Says which task has which metric.
+
+    Args:
+        tasks: names.
+        metrics: of each task.
+
+    Examples:
+        >>> judged_by(["cola", "rte"], ["matthews", "accuracy"])
+        'Matthews correlation for cola, accuracy for the others'
+    """
+    held = [t for t, m in zip(tasks, metrics, strict=True) if m == "matthews"]
+    if not held:
+        return "accuracy"
+    rest = "" if len(held) == len(tasks) else ", accuracy for the others"
+    return f"Matthews correlation for {', '.join(held)}{rest}"
+
+
+def identity(inputs: Any) -> Any:
+    """Takes a batch as it is."""
+    return inputs
 
 
 class Suite(NamedTuple):
@@ -23,33 +48,55 @@ class Suite(NamedTuple):
         pretrained: parameters before fine-tuning.
         finetuned: parameters of each expert.
         heads: classifier of each task.
-        images: test images of each task, ready for the model, float32.
-        labels: of the test images, None where there are none; used for the table
+        inputs: test examples of each task, ready for the model.
+        labels: of the test examples, None where there are none; used for the table
             only, never for a choice.
         base: the pretrained checkpoint, whose layout an export has; None if nothing
             will be exported.
         sources: where the base and then every expert come from.
         class_names: of each task, None where they are not known.
+        metrics: by which each task is judged.
+        unit: what the examples are.
+        collate: makes a batch smaller that is padded more than it has to be.
+        is_merged: which tensors are merged; the others stay those of the origin.
     """
 
     name: str
     tasks: Sequence[str]
     encode: Callable[[Tree, Any], Any]
-    classify: Callable[[Any, Head], Any]
+    classify: Callable[[Any, Any], Any]
     is_decomposed: Predicate
     pretrained: Tree
     finetuned: Sequence[Tree]
-    heads: Sequence[Head]
-    images: Sequence[Any]
+    heads: Sequence[Any]
+    inputs: Sequence[Any]
     labels: Sequence[np.ndarray | None]
-    base: ClipCheckpoint | None
+    base: Any
     sources: Sequence[str]
     class_names: Sequence[Sequence[str] | None]
+    metrics: Sequence[Metric]
+    unit: str = "images"
+    collate: Callable[[Any], Any] = identity
+    is_merged: Predicate = tree.everything
 
     @property
     def is_labelled(self) -> bool:
         """Whether every task has labels."""
         return all(labels is not None for labels in self.labels)
+
+
+class Tower(NamedTuple):
+    """What the cost of one example depends on, besides the weights.
+
+    Attributes:
+        tokens: of an example, at most.
+        width: of a token.
+        num_layers: that every token goes through.
+    """
+
+    tokens: int
+    width: int
+    num_layers: int
 
 
 class Inputs(NamedTuple):
@@ -59,12 +106,16 @@ class Inputs(NamedTuple):
         problems: everything that is wrong; empty if the run can start.
         warnings: what a user should know and that stops nothing.
         to_fetch: what a run would fetch from the Hub first.
-        facts: where weights, heads and images come from, as plain values.
+        facts: where weights, heads and examples come from, as plain values.
         shapes: of the pretrained parameters, as `jax.ShapeDtypeStruct`; None if there
             is a problem with the base.
-        num_images: of each task.
+        tower: of the model; None where there are no shapes.
+        num_examples: of each task; 0 where it is not known.
         is_decomposed: which tensors the method decomposes.
         build: makes the suite; may keep files in the folder of the run.
+        lines: of a plan, pairs of a heading and a text, that only this kind of run has.
+        unit: what the examples are.
+        is_merged: which tensors are merged.
     """
 
     problems: Sequence[str]
@@ -72,9 +123,13 @@ class Inputs(NamedTuple):
     to_fetch: Sequence[str]
     facts: dict[str, Any]
     shapes: Tree | None
-    num_images: dict[str, int]
+    tower: Tower | None
+    num_examples: dict[str, int]
     is_decomposed: Predicate
     build: Callable[[RunFolder], Suite]
+    lines: Sequence[tuple[str, str]] = ()
+    unit: str = "images"
+    is_merged: Predicate = tree.everything
 
 
 def refuse(problems: Sequence[str]) -> None:

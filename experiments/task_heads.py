@@ -9,7 +9,7 @@ import numpy as np
 from adarank_jax.checkpoints import formats, head_files
 from adarank_jax.checkpoints.head_files import HeadFile
 from adarank_jax.data import class_order, prompts, registry
-from experiments.merge_config import Expert
+from experiments.image_config import Expert
 from experiments.messages import explain
 
 

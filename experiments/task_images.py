@@ -19,7 +19,7 @@ from adarank_jax.data.sources import (
     warnings_of,
 )
 from experiments import image_checks
-from experiments.merge_config import Data
+from experiments.image_config import Data
 
 
 def hub_name(data: Data, profile: str) -> str:

@@ -7,21 +7,26 @@ has is answered with the nearest one.
 import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
 
-from experiments.merge_config import MergeConfig, data_from_text
+from experiments.merge_config import MergeConfig
 
 Place = Mapping[tuple[str | int, ...], str]
 """Where the value at each path of keys was written."""
 
+Config = TypeVar("Config", bound=MergeConfig)
 
-def read_config(file: pathlib.Path, overrides: Sequence[str] = ()) -> MergeConfig:
+
+def read_config(
+    kind: type[Config], file: pathlib.Path, overrides: Sequence[str] = ()
+) -> Config:
     """Reads a configuration, and changes single values of it.
 
     Args:
+        kind: of the configuration.
         file: in YAML.
         overrides: ``dotted.key=value``, the value as in YAML.
 
@@ -40,16 +45,19 @@ def read_config(file: pathlib.Path, overrides: Sequence[str] = ()) -> MergeConfi
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"`{file}` is not UTF-8 text: {error}.") from error
-    values, places = parse(text, str(file))
-    return validate(values, places, overrides, str(file))
+    values, places = parse(text, str(file), kind)
+    return validate(kind, values, places, overrides, str(file))
 
 
-def parse(text: str, name: str) -> tuple[dict[str, Any], Place]:
+def parse(
+    text: str, name: str, kind: type[MergeConfig]
+) -> tuple[dict[str, Any], Place]:
     """Turns YAML into plain values and remembers where each was.
 
     Args:
         text: a YAML mapping.
         name: of the file, for messages.
+        kind: of the configuration, for messages.
 
     Raises:
         ValueError: it is no mapping, or has aliases, tags or keys twice.
@@ -57,7 +65,7 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], Place]:
     node = _compose(text, name)
     if not isinstance(node, yaml.MappingNode):
         raise ValueError(
-            f"{name}: expected a mapping with the keys {', '.join(_fields())}."
+            f"{name}: expected a mapping with the keys {', '.join(_fields(kind))}."
         )
     places: dict[tuple[str | int, ...], str] = {}
     return _plain(node, (), places, name), places
@@ -108,14 +116,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def validate(
+    kind: type[Config],
     values: Mapping[str, Any],
     places: Place,
     overrides: Sequence[str],
     name: str,
-) -> MergeConfig:
+) -> Config:
     """Builds the configuration from plain values.
 
     Args:
+        kind: of the configuration.
         values: nested dicts and lists.
         places: where each value was written.
         overrides: ``dotted.key=value``.
@@ -127,11 +137,11 @@ def validate(
     changed: Any = _copy(values)
     changed_places = dict(places)
     for override in overrides:
-        _override(changed, changed_places, override)
+        _override(changed, changed_places, override, kind.shorthand)
     try:
-        return MergeConfig.model_validate(changed)
+        return kind.model_validate(changed)
     except pydantic.ValidationError as error:
-        lines = [_line(each, changed_places, name) for each in error.errors()]
+        lines = [_line(each, changed_places, name, kind) for each in error.errors()]
         raise ValueError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -158,7 +168,7 @@ def _plain(node, path, places, name):
         raise ValueError(f"{places[path]}: {node.value!r}: {error}.") from error
 
 
-def _override(values, places, override):
+def _override(values, places, override, shorthand):
     """Sets one value by its dotted key."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
@@ -175,8 +185,8 @@ def _override(values, places, override):
     place, node = f"command line, {override}", values
     for i, key in enumerate(branches):
         places.setdefault((*branches[: i + 1],), place)
-        if isinstance(node.get(key), str) and key in _SHORT:
-            node[key] = _SHORT[key](node[key])
+        if isinstance(node.get(key), str) and key in shorthand:
+            node[key] = shorthand[key](node[key])
         if node.get(key) is None:
             node[key] = {}
         node = node[key]
@@ -191,7 +201,7 @@ def _override(values, places, override):
     places[path] = places[(*path, _KEY)] = place
 
 
-def _line(error, places, name):
+def _line(error, places, name, kind):
     """Says where a mistake is and what it is."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     known = [
@@ -201,7 +211,7 @@ def _line(error, places, name):
     shown = ".".join(map(str, path))
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         where = places.get((*path, _KEY), where)
-        fields = _fields(path[:-1])
+        fields = _fields(kind, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.0)
         hint = f"did you mean `{near[0]}`? " if near else ""
         return f"{where}: unknown key `{shown}`; {hint}There are {', '.join(fields)}."
@@ -215,9 +225,9 @@ def _line(error, places, name):
     return f"{where}: `{shown}` is {given}: {message}."
 
 
-def _fields(path=()):
+def _fields(kind, path=()):
     """Lists the keys that the mapping at a path may have."""
-    schema = MergeConfig.model_json_schema()
+    schema = kind.model_json_schema()
     node = schema
     for part in path:
         node = _branch(schema, node, part)
@@ -271,5 +281,3 @@ _TAGS = {
     yaml.SequenceNode: {"tag:yaml.org,2002:seq"},
     yaml.MappingNode: {"tag:yaml.org,2002:map"},
 }
-_SHORT = {"method": lambda name: {"name": name}, "data": data_from_text}
-"""What a mapping is, for which a name may stand."""

@@ -6,10 +6,14 @@ import sys
 import pytest
 
 import adarank_jax
-from experiments import presets, yaml_config
+from experiments import presets, text_presets, yaml_config
+from experiments.image_config import ImageMergeConfig
+from experiments.text_config import TextMergeConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
+FILES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+KINDS = {"your_own_experts.md": ImageMergeConfig, "your_own_texts.md": TextMergeConfig}
 HEAVY = ("jax", "flax", "transformers", "tensorflow_datasets", "matplotlib", "orbax")
 
 
@@ -62,16 +66,26 @@ def test_documented_commands_have_options_that_exist(command):
 
 
 def test_documented_presets_exist():
-    text = README.read_text()
-    for name in re.findall(r"--preset ([\w-]+)", text):
-        presets.get(name)
+    tables = {"run_vit": presets, "run_glue": text_presets}
+    found = 0
+    for file in FILES:
+        text = file.read_text().replace("\\\n", " ")
+        for command, name in re.findall(
+            r"experiments\.(run_\w+)[^`\n]*--preset ([a-z][\w-]*)", text
+        ):
+            assert name in tables[command].all_presets(), (file.name, name)
+            found += 1
+    assert found
 
 
-@pytest.mark.parametrize("file", [README, ROOT / "docs" / "your_own_experts.md"])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_documented_configurations_are_valid(file):
-    for block in re.findall(r"```yaml\n(.*?)```", file.read_text(), re.DOTALL):
-        values, places = yaml_config.parse(block, file.name)
-        assert yaml_config.validate(values, places, (), file.name).task_names
+    blocks = re.findall(r"```yaml\n(.*?)```", file.read_text(), re.DOTALL)
+    assert len(blocks) >= (file.name in KINDS)
+    kind = KINDS.get(file.name, ImageMergeConfig)
+    for block in blocks:
+        values, places = yaml_config.parse(block, file.name, kind)
+        assert yaml_config.validate(kind, values, places, (), file.name).task_names
 
 
 def test_documentation_links_lead_somewhere():

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from adarank_jax import tree
 from adarank_jax.checkpoints import clip, files, head_files
 from experiments import clip_suite, yaml_config
+from experiments.image_config import ImageMergeConfig
 from tests import helpers, reference
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -164,7 +165,7 @@ def check_images(root, images):
     """Checks a run with other images of the first task."""
     write_configuration(root, "open_clip", "ta")
     np.savez(root / "a.npz", images=images)
-    config = yaml_config.read_config(root / "my_merge.yaml", [])
+    config = yaml_config.read_config(ImageMergeConfig, root / "my_merge.yaml", [])
     return clip_suite.check(config)
 
 

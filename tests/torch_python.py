@@ -10,8 +10,11 @@ import subprocess
 import pytest
 
 
-def run(code, folder, *arguments):
-    """Runs code in a folder; returns what it printed, skips without an interpreter."""
+def run(code, folder, *arguments, warns=True):
+    """Runs code in a folder; returns what it printed, skips without an interpreter.
+
+    Unless it may warn, nothing is accepted that transformers says of weights.
+    """
     python = _interpreter()
     environment = {
         "PATH": os.environ["PATH"],
@@ -23,6 +26,8 @@ def run(code, folder, *arguments):
         command, cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    said = [word for word in ("MISSING", "UNEXPECTED", "nitialized") if not warns]
+    assert not [word for word in said if word in done.stderr], done.stderr
     return done.stdout
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +13,18 @@ from adarank_jax.checkpoints import files
 
 
 def task_bars(
-    rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], folder: pathlib.Path
+    rows: Sequence[Mapping[str, Any]],
+    tasks: Sequence[str],
+    folder: pathlib.Path,
+    what: str = "accuracy on test images, %",
 ) -> None:
-    """Draws the accuracy of every method on every task as grouped bars.
+    """Draws the score of every method on every task as grouped bars.
 
     Args:
-        rows: with `label`, `per_task` and `mean`, accuracies in [0, 1].
+        rows: with `label`, `per_task` and `mean`, scores of at most 1.
         tasks: order of the groups.
         folder: gets ``task_bars.png``, ``.svg`` and ``.csv``.
+        what: the scores are.
     """
     rows = sorted(rows, key=lambda row: row["mean"])
     groups = [*tasks, "mean"]
@@ -34,8 +39,8 @@ def task_bars(
         axes.bar(places, 100 * value, width, color=colour, label=row["label"])
     # The name of a task may hold dollar signs, which are no formula.
     axes.set_xticks(np.arange(len(groups)), groups, parse_math=False)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel("accuracy on test images, %")
+    axes.set_ylim(min(0.0, 100 * values.min()), 100)
+    axes.set_ylabel(what)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     _save(
@@ -52,24 +57,30 @@ def rank_map(
     """Draws the share of kept directions, task by layer, one panel a kind of matrix.
 
     Args:
-        kept: shares `(tasks,)` in [0, 1] by path ``BLOCK/KIND/kernel``.
+        kept: shares `(tasks,)` in [0, 1] by path ``…/BLOCK_3/KIND/kernel``; a matrix
+            outside of all blocks has a panel of its own.
         tasks: order of the rows.
         folder: gets ``rank_map.png``, ``.svg`` and ``.csv``.
     """
-    blocks = sorted({path.split("/")[0] for path in kept}, key=_number)
-    kinds = list(dict.fromkeys("/".join(path.split("/")[1:-1]) for path in kept))
+    kinds: dict[str, dict[int | None, np.ndarray]] = {}
+    for path, shares in kept.items():
+        kind, number = _place(path)
+        kinds.setdefault(kind, {})[number] = shares
+    most = max(map(len, kinds.values()))
     figure, panels = _axes(
-        width=1.6 + len(kinds) * max(1.6, 0.5 * len(blocks)),
+        width=1.6 + len(kinds) * max(1.6, 0.5 * most),
         height=1.4 + 0.32 * len(tasks),
         columns=len(kinds),
     )
-    for panel, kind in zip(panels, kinds, strict=True):
-        shares = np.stack([kept[f"{block}/{kind}/kernel"] for block in blocks], axis=1)
+    for panel, (kind, blocks) in zip(panels, kinds.items(), strict=True):
+        numbers = sorted(blocks, key=lambda number: -1 if number is None else number)
+        shares = np.stack([blocks[number] for number in numbers], axis=1)
         image = panel.imshow(
             100 * shares, cmap="cividis", vmin=0, vmax=100, aspect="auto"
         )
         panel.set_title(kind, fontsize=9)
-        panel.set_xticks(range(len(blocks)), [block.split("_")[-1] for block in blocks])
+        names = ["" if number is None else str(number) for number in numbers]
+        panel.set_xticks(range(len(numbers)), names)
         shown = tasks if panel is panels[0] else [""] * len(tasks)
         panel.set_yticks(range(len(tasks)), shown, parse_math=False)
         panel.set_xlabel("block")
@@ -85,9 +96,11 @@ def rank_map(
     )
 
 
-def _number(block):
-    """Returns the number of a block, so that block 10 comes after block 2."""
-    return int(block.rsplit("_", 1)[1])
+def _place(path):
+    """Splits a path into its kind and the number of its block, None outside of all."""
+    kernel = path.removesuffix("/kernel")
+    found = re.search(r"(?:^|/)[a-z]+_(\d+)/", kernel)
+    return (kernel[found.end() :], int(found[1])) if found else (kernel, None)
 
 
 def _axes(width, height, columns=1):

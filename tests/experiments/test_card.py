@@ -1,4 +1,4 @@
-import json
+import pathlib
 import re
 import types as types_
 
@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from experiments import card, exporting
 from experiments.card import Card, CardHead, Parent
-from experiments.merge_config import MergeConfig
+from experiments.image_config import ImageMergeConfig
 
 EVIL = "<script>alert(1)</script> | `x` [y](z) *b*\x1b[2J\n# head\u202e"
 ROWS = [
@@ -123,7 +123,7 @@ def test_card_says_what_was_measured_and_what_is_stored():
 def test_configuration_names_the_commits_that_were_merged():
     models = {"a": "org/a", "b": "org/b:x/y.pt"}
     experts = {n: {"model": m, "data": "mnist"} for n, m in models.items()}
-    config = MergeConfig.model_validate({"base": "org/base", "experts": experts})
+    config = ImageMergeConfig.model_validate({"base": "org/base", "experts": experts})
     sources = ["org/base@1", "org/b@2:x/y.pt"]
     suite = types_.SimpleNamespace(tasks=["b"], sources=sources)
     values = yaml.safe_load(exporting._yaml(suite, config))
@@ -211,10 +211,10 @@ def test_paths_are_no_parents_on_the_hub(tmp_path, monkeypatch):
     assert card.hub_id("/abs/x.pt") is None
 
 
-def test_template_is_packaged():
-    import pathlib
-
-    assert (
-        '"*.jinja"' in (pathlib.Path(card.__file__).parents[1] / "setup.py").read_text()
-    )
-    assert json.dumps("card.md.jinja") in pathlib.Path(card.__file__).read_text()
+def test_templates_are_packaged():
+    folder = pathlib.Path(card.__file__).parent
+    assert '"*.jinja"' in (folder.parent / "setup.py").read_text()
+    found = {file.name for file in folder.glob("*.jinja")}
+    text = (folder / "card.py").read_text()
+    assert found - {"card.md.jinja"} == {n for n in found if f'"{n}"' in text}
+    assert len(found) == 3

@@ -16,6 +16,7 @@ from adarank_jax import tree
 from adarank_jax.checkpoints import clip, files, head_files, recipe
 from adarank_jax.models import clip_vision
 from experiments import run_vit, yaml_config
+from experiments.image_config import ImageMergeConfig
 from tests import clip_family
 
 TASKS = tuple(clip_family.TASKS)
@@ -136,7 +137,9 @@ def test_export_says_how_to_make_it_again(finished):
     card = (finished / "export" / "README.md").read_text(encoding="utf-8")
     assert "base_model_relation: merge" in card
     assert f"| base | tiny/clip-base@{clip_family.COMMIT} | mit |" in card
-    config = yaml_config.read_config(finished / "export" / "merge.yaml")
+    config = yaml_config.read_config(
+        ImageMergeConfig, finished / "export" / "merge.yaml"
+    )
     assert config.task_names == TASKS
     assert config.method.rank_ratio == 0.16
     settings = recipe.read_recipe(finished / "export" / "recipe.safetensors").settings

@@ -4,6 +4,7 @@ import pytest
 from huggingface_hub import constants
 
 from experiments import clip_suite, plan, presets, sizes, yaml_config
+from experiments.image_config import ImageMergeConfig
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def planned(tmp_path, monkeypatch):
 
     def run(preset, *overrides):
         values = presets.get(preset).values
-        config = yaml_config.validate(values, {}, overrides, preset)
+        config = yaml_config.validate(ImageMergeConfig, values, {}, overrides, preset)
         inputs = clip_suite.check(config, may_fetch=False)
         assert not list(tmp_path.iterdir())
         return config, inputs

@@ -4,19 +4,22 @@ import pytest
 
 from adarank_jax.data import registry
 from experiments import presets, yaml_config
+from experiments.image_config import ImageMergeConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 ALL = presets.all_presets()
 
 
 def config(name):
-    return yaml_config.validate(presets.get(name).values, {}, (), name)
+    return yaml_config.validate(
+        ImageMergeConfig, presets.get(name).values, {}, (), name
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_preset_is_a_valid_configuration(name):
     found = config(name)
-    assert len(ALL[name].summary) < 90
+    assert len(ALL[name].summary) < 110
     if found.published is None:
         assert name.startswith("embedded")
         return
@@ -27,7 +30,7 @@ def test_preset_is_a_valid_configuration(name):
     assert found.published.settings
     if found.published.mean is not None:
         assert 50 < found.published.mean < 100
-        assert found.published.source
+        assert f"({found.published.source})" in ALL[name].summary
     for name in found.experts:
         assert registry.get(name, found.prompts).name == name
 
@@ -109,6 +112,8 @@ def test_documentation_lists_every_preset_with_its_number():
             cells[3:5], (method.coefficient, method.rank_ratio), strict=True
         ):
             assert cell == ("" if value is None else f"{value:g}")
+        steps = f"{found.adaptation.num_steps:,} x {found.adaptation.batch_size}"
+        assert cells[5] == (steps if method.is_adapted else "")
         assert cells[6] == found.published.settings
 
 

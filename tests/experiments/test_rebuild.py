@@ -57,14 +57,14 @@ for case in sys.argv[2:]:
         origin="average" if start.is_centred else "pretrained",
         is_decorrelated=start.is_decorrelated,
         temperature=10.0,
-        qkv=qkv,
+        family="clip",
+        options={"qkv": qkv, "open_clip": name == "tsv_m"},
         base=recipe.digest(base.vision),
         experts=tuple(map(recipe.digest, visions)),
         merged=recipe.digest(merged),
         config=rebuild.identity(base),
         rank_ratio=1.0,
         dtype=DTYPES.get(name),
-        open_clip=name == "tsv_m",
         max_shard_size="5GB",
         weights=export.digest_tensors(export.weights(base, merged, DTYPES.get(name))),
         environment=rebuild.environment(),
@@ -72,7 +72,7 @@ for case in sys.argv[2:]:
     out = folder / case
     recipe.write_recipe(out.with_suffix(".safetensors"), variables, settings)
     export.write_model(
-        out, base, merged, with_open_clip=settings.open_clip, dtype=settings.dtype
+        out, base, merged, with_open_clip=name == "tsv_m", dtype=settings.dtype
     )
 """
 
@@ -196,7 +196,7 @@ def test_other_bits_are_an_error_unless_accepted(made, tmp_path, monkeypatch):
 
 def test_foreign_folder_is_refused_before_anything_is_read(made, tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("years of work")
-    monkeypatch.setattr(rebuild.clip, "read_clip", None)
+    monkeypatch.setattr(clip, "read_clip", None)
     with pytest.raises(ValueError, match="is not replaced"):
         rebuild.main(options(made, "cart-fused", tmp_path))
 
@@ -223,14 +223,14 @@ def settings_of(start):
         origin="average" if start.is_centred else "pretrained",
         is_decorrelated=start.is_decorrelated,
         temperature=10.0,
-        qkv="fused",
+        family="clip",
+        options={"qkv": "fused", "open_clip": False},
         base=digest,
         experts=(digest,) * 3,
         merged=digest,
         config={"activation": "gelu", "width": 8},
         rank_ratio=start.rank_ratio,
         dtype=None,
-        open_clip=False,
         max_shard_size="5GB",
         weights=digest,
         environment={},

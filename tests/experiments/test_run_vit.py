@@ -8,7 +8,7 @@ import pytest
 from adarank_jax import mergers, tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge, task_vectors
-from experiments import embedded_suite, rebuild, results, run_vit, starts
+from experiments import embedded_suite, rebuild, results, run, run_vit, starts
 from experiments.merge_config import Method
 
 TASKS = ("mnist", "shapes")
@@ -34,9 +34,18 @@ def test_run_writes_every_row_with_every_field(finished):
     results = json.loads((finished / "results.json").read_text())
     assert results["suite"] == "embedded"
     assert results["tasks"] == list(TASKS)
+    assert results["metrics"] == dict.fromkeys(TASKS, "accuracy")
     fields = {
         *("method", "origin", "objective", "per_task", "mean", "standard_error"),
-        *("normalized", "agreement", "seconds", "uses", "coefficient", "rank_ratio"),
+        *(
+            "per_task_standard_error",
+            "normalized",
+            "agreement",
+            "seconds",
+            "uses",
+            "coefficient",
+            "rank_ratio",
+        ),
     }
     for row in results["rows"]:
         assert set(row) == fields
@@ -247,7 +256,7 @@ def test_adaptations_that_differ_in_the_last_digit_have_folders_of_their_own():
 def test_single_values_may_stand_anywhere_on_the_command_line():
     words = ["--plan", "my.yaml", "--run-dir", "a=b", "seed=1", "--preset", "x"]
     ordered = ["my.yaml", "seed=1", "--plan", "--run-dir", "a=b", "--preset", "x"]
-    assert run_vit._in_order(words) == ordered
+    assert run.in_order(words) == ordered
 
 
 def test_plan_says_that_the_run_folder_holds_another_run(finished, capsys):

@@ -4,6 +4,7 @@ import pytest
 
 from adarank_jax.checkpoints import folders
 from experiments import run_vit, write_embedded, yaml_config
+from experiments.image_config import ImageMergeConfig
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def test_what_is_written_passes_every_check(family, capsys):
     assert stopped.value.code == 0
     assert "mnist 30 · shapes 30" in shown
     assert "no problems, no warnings" in shown
-    config = yaml_config.read_config(family / "my_merge.yaml")
+    config = yaml_config.read_config(ImageMergeConfig, family / "my_merge.yaml")
     assert config.task_names == ("mnist", "shapes")
     names = {file.parent.name for file in (family / "images" / "shapes").rglob("*.png")}
     assert {"disc", "square", "star"} <= names

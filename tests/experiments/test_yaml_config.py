@@ -4,7 +4,7 @@ import time
 import pytest
 
 from experiments import presets, yaml_config
-from experiments.merge_config import MergeConfig
+from experiments.image_config import ImageMergeConfig
 from experiments.yaml_config import read_config
 
 GOOD = """\
@@ -31,7 +31,7 @@ adaptation:
 def read(tmp_path):
     def read(text, *overrides):
         (tmp_path / "my.yaml").write_text(text)
-        return read_config(tmp_path / "my.yaml", overrides)
+        return read_config(ImageMergeConfig, tmp_path / "my.yaml", overrides)
 
     return read
 
@@ -167,15 +167,15 @@ def test_largest_file_is_read_in_time(read):
 def test_other_text_is_refused(tmp_path):
     (tmp_path / "my.yaml").write_bytes(b"base: \xff\xfe\n")
     with pytest.raises(ValueError, match="my.yaml` is not UTF-8 text"):
-        read_config(tmp_path / "my.yaml")
+        read_config(ImageMergeConfig, tmp_path / "my.yaml")
 
 
 def test_missing_file_is_answered_with_the_nearest(tmp_path):
     (tmp_path / "my_merge.yaml").write_text(GOOD)
     with pytest.raises(FileNotFoundError, match="did you mean `.*my_merge.yaml`"):
-        read_config(tmp_path / "my_merg.yaml")
+        read_config(ImageMergeConfig, tmp_path / "my_merg.yaml")
     with pytest.raises(FileNotFoundError, match="There is no file"):
-        read_config(tmp_path / "nowhere" / "x.yaml")
+        read_config(ImageMergeConfig, tmp_path / "nowhere" / "x.yaml")
 
 
 def test_overrides_change_single_values(read):
@@ -247,8 +247,8 @@ def test_names_that_are_one_are_refused(refused):
 
 def test_every_preset_can_be_read_again(tmp_path):
     for name, preset in presets.all_presets().items():
-        config = yaml_config.validate(preset.values, {}, (), name)
-        again = MergeConfig.model_validate(config.model_dump(mode="json"))
+        config = yaml_config.validate(ImageMergeConfig, preset.values, {}, (), name)
+        again = ImageMergeConfig.model_validate(config.model_dump(mode="json"))
         assert again == config
         assert math.isfinite(config.adaptation.learning_rate)
 
@@ -274,4 +274,4 @@ def test_option_that_would_be_ignored_is_refused(refused, override, message):
 def test_configuration_is_written_so_that_it_reads_back(read):
     config = read(GOOD)
     values = config.model_dump(mode="json", exclude_none=True)
-    assert yaml_config.validate(values, {}, (), "again") == config
+    assert yaml_config.validate(ImageMergeConfig, values, {}, (), "again") == config

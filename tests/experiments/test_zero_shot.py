@@ -16,7 +16,7 @@ from adarank_jax.checkpoints import files
 from adarank_jax.models import heads
 from adarank_jax.models.clip_text import ClipText, ClipTextConfig
 from experiments import clip_suite, zero_shot
-from experiments.merge_config import MergeConfig
+from experiments.image_config import ImageMergeConfig
 from tests import clip_family
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "zero_shot_tiny"
@@ -71,7 +71,7 @@ def test_head_of_a_checkpoint_on_disk_is_that_of_torch(tmp_path):
     clip_family.write_open_clip(expert, clip_family.expert_params(base, 1))
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 9, 9, 3), np.uint8))
     task = {"model": str(expert), "data": str(tmp_path / "a.npz")}
-    config = MergeConfig(
+    config = ImageMergeConfig(
         base=str(tmp_path / "base"),
         experts={"a": task | {"classes": tuple(NAMES), "templates": tuple(TEMPLATES)}},
     )

@@ -1,0 +1,1 @@
+"""Timings side by side with PyTorch; run from a checkout, with the extra `bench`."""

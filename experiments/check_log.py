@@ -1,0 +1,79 @@
+"""Every problem of a run at once: what failed is noted, and the rest goes on."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from adarank_jax.checkpoints import hub
+from experiments.merge_config import MergeConfig
+from experiments.messages import explain
+
+
+class CheckLog:
+    """Problems and warnings as they are found.
+
+    Args:
+        config: of the run.
+        may_fetch: whether files may be fetched from the Hub; without, those that are
+            not here yet are listed.
+
+    Attributes:
+        offline: whether the Hub is left alone, from the start or since it was out of
+            reach.
+        problems: what stops the run.
+        warnings: what stops nothing.
+        to_fetch: sources on the Hub that a run would fetch first; a set in order.
+    """
+
+    def __init__(self, config: MergeConfig, may_fetch: bool):
+        """Starts with nothing."""
+        self.offline = config.offline or not may_fetch
+        self.is_waiting = not may_fetch and not config.offline
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.to_fetch: dict[str, None] = {}
+
+    def attempt(self, where: str, action: Callable[[], Any]) -> Any:
+        """Returns what an action returns; None, and a problem, if it fails.
+
+        Args:
+            where: field of the configuration.
+            action: reads or compares something.
+        """
+        try:
+            return action()
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            # Once the Hub was out of reach, nobody waits for it again and again.
+            self.offline = self.offline or isinstance(error, ConnectionError)
+            self.problems.append(f"{where}: {explain(error)}")
+            return None
+
+    def read(self, where: str, source: str, action: Callable[[], Any]) -> Any:
+        """As `attempt`, but a file of the Hub that may not be fetched is no problem.
+
+        Args:
+            where: field of the configuration.
+            source: what is read.
+            action: reads it.
+        """
+        if not self.is_waiting or pathlib.Path(source).expanduser().exists():
+            return self.attempt(where, action)
+        try:
+            return action()
+        except FileNotFoundError as error:
+            if hub.parse(source) is None:
+                self.problems.append(f"{where}: {explain(error)}")
+            else:
+                self.to_fetch[source] = None
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            self.problems.append(f"{where}: {explain(error)}")
+        return None
+
+    def warn(self, where: str, *warnings: str) -> None:
+        """Notes what stops nothing.
+
+        Args:
+            where: field of the configuration.
+            *warnings: one sentence each.
+        """
+        self.warnings += [f"{where}: {each}" for each in warnings]
