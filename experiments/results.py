@@ -71,9 +71,12 @@ class Comparison:
         started = time.perf_counter()
         made = jax.block_until_ready(make())
         seconds = time.perf_counter() - started
-        is_one = isinstance(made, Mapping)
-        models = [made] * len(self._suite.tasks) if is_one else made
-        predictions = self._predict(models)
+        if made is self._suite.finetuned:
+            predictions = self.expert_labels
+        else:
+            is_one = isinstance(made, Mapping)
+            models = [made] * len(self._suite.tasks) if is_one else made
+            predictions = self._predict(models)
         agreements = [*map(evaluate.count, predictions, self.expert_labels)]
         self.rows.append(
             found
