@@ -8,6 +8,7 @@ that the loss is this device's share of the global mean. Coefficients are replic
 and their gradients are summed.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from adarank_jax.adaptation.gradients import Measured, task_gradients
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.core import losses, merge
 from adarank_jax.core.merge import Mask, Variables
@@ -78,8 +80,13 @@ def make_step(
     mask: Mask,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
+    tasks_at_once: int | None = None,
+    remat: bool = False,
 ) -> Step:
     """Builds the step `(state, origin, factors, heads, batch) -> (state, metrics)`.
+
+    The model is merged once. Gradients of the merged weights are summed over groups of
+    tasks and then pulled back to masks and coefficients, once as well.
 
     Args:
         encode: the model without its head.
@@ -89,31 +96,43 @@ def make_step(
         optimizer: applied to the variables and to nothing else.
         axis_name: device axis that shards the batch and the rank axis; None for one
             device.
+        tasks_at_once: tasks whose activations are in memory together; None: all.
+        remat: keep only what products with weights put out; merged matrices, attention
+            and activations are computed again in the backward pass.
 
     Returns:
         A pure function of arrays, to be jitted or pmapped. The factors are an argument:
         as a constant, XLA would fold them for minutes.
 
+    Raises:
+        ValueError: `tasks_at_once` is below 1.
+
     References:
         Lee et al., `AdaRank <https://arxiv.org/abs/2503.22178>`_, ICLR 2026, section 4.
     """
-
-    def loss(variables, origin, factors, heads, batch):
-        params = merge.merged_params(origin, factors, variables, mask, axis_name)
-        logits = task_logits(encode, classify, params, heads, batch.inputs)
-        labels = [None] * len(logits) if batch.labels is None else [*batch.labels]
-        values = jnp.stack(
-            [objective(z, y).mean() for z, y in zip(logits, labels, strict=True)]
-        )
-        share = values.sum()
-        if axis_name is not None:
-            share = share / jax.lax.axis_size(axis_name)
-        return share, _metrics(values, logits, axis_name)
+    if tasks_at_once is not None and tasks_at_once < 1:
+        raise ValueError(f"`tasks_at_once` must be at least 1, got {tasks_at_once}.")
 
     def step(state, origin, factors, heads, batch):
-        gradients, metrics = jax.grad(loss, has_aux=True)(
-            state.variables, origin, factors, heads, batch
+        def merged(variables):
+            return merge.merged_params(origin, factors, variables, mask, axis_name)
+
+        params, pull_back = jax.vjp(merged, state.variables)
+        gradients, measured = task_gradients(
+            encode,
+            _measures(encode, classify, objective, params, heads, batch),
+            params,
+            batch.inputs,
+            batch.labels,
+            tasks_at_once or len(heads),
+            functools.partial(merged, state.variables) if remat else None,
         )
+        if axis_name is not None:
+            # The loss of a device is its share of the global mean.
+            share = 1 / jax.lax.axis_size(axis_name)
+            gradients = jax.tree.map(lambda leaf: leaf * share, gradients)
+            measured = jax.lax.pmean(measured, axis_name)
+        (gradients,) = pull_back(gradients)
         if axis_name is not None:
             gradients = gradients._replace(
                 coefficients=jax.lax.psum(gradients.coefficients, axis_name)
@@ -122,41 +141,31 @@ def make_step(
             gradients, state.optimizer, state.variables
         )
         variables = optax.apply_updates(state.variables, updates)
-        return State(variables, optimizer_state), metrics
+        return State(variables, optimizer_state), _metrics(measured)
 
     return step
 
 
-def task_logits(
-    encode: Encode,
-    classify: Classify,
-    params: Tree,
-    heads: Sequence[Any],
-    inputs: Any,
-) -> list[Array]:
-    """Runs the examples of all tasks through the encoder at once.
+def _measures(encode, classify, objective, params, heads, batch):
+    """Returns one function a task, from features and labels to `Measured`."""
+    examples = jax.tree.map(lambda leaf: leaf[0], batch.inputs)
+    features = jax.eval_shape(encode, params, examples)
+    classes = [jax.eval_shape(classify, features, h).shape[-1] for h in heads]
 
-    Args:
-        encode: the model without its head.
-        classify: the head of one task.
-        params: of the encoder.
-        heads: one a task.
-        inputs: `(tasks, batch, ...)` at every leaf.
+    def measure(head, features, label):
+        logits = classify(features, head)
+        entropy = losses.softmax_entropy(logits).mean()
+        prediction = jax.nn.softmax(logits).mean(axis=0)
+        padded = jnp.pad(prediction, (0, max(classes) - len(prediction)))
+        return Measured(
+            objective(logits, label).mean(),
+            *jax.lax.stop_gradient((entropy, padded)),
+        )
 
-    Returns:
-        One `(batch, classes)` a task.
-    """
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), inputs)
-    features = encode(params, flat)
-    by_task = features.reshape(len(heads), -1, features.shape[-1])
-    return [classify(f, head) for f, head in zip(by_task, heads, strict=True)]
+    return [functools.partial(measure, head) for head in heads]
 
 
-def _metrics(values, logits, axis_name):
-    """Measures the predictions, averaged over the devices."""
-    entropy = jnp.stack([losses.softmax_entropy(z).mean() for z in logits])
-    mean = [jax.nn.softmax(z).mean(axis=0) for z in logits]
-    if axis_name is not None:
-        values, entropy, mean = jax.lax.pmean((values, entropy, mean), axis_name)
-    marginal = [losses.marginal_entropy(jnp.log(p)[None]) for p in mean]
-    return Metrics(*jax.lax.stop_gradient((values, entropy, jnp.stack(marginal))))
+def _metrics(measured):
+    """Turns what the tasks gave into what is logged."""
+    marginal = [losses.marginal_entropy(jnp.log(p)[None]) for p in measured.prediction]
+    return Metrics(measured.loss, measured.entropy, jnp.stack(marginal))

@@ -167,9 +167,11 @@ def merge_dense(
     Returns:
         The merged tensor.
     """
-    return origin + jnp.tensordot(
-        coefficients, task_vectors, axes=1, precision=jax.lax.Precision.HIGHEST
-    )
+    # One row a task: the gradient of any other form copies the task vectors.
+    task_vectors = jnp.asarray(task_vectors)
+    rows = task_vectors.reshape(len(coefficients), -1)
+    update = jnp.matmul(coefficients[None], rows, precision=jax.lax.Precision.HIGHEST)
+    return origin + update.reshape(task_vectors.shape[1:])
 
 
 def merged_params(
