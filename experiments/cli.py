@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import tyro
 
@@ -45,7 +45,10 @@ def usage() -> Iterator[None]:
 
 
 def run(
-    main: Callable[[Any], None], config_type: type, words: Sequence[str] | None = None
+    main: Callable[[Any], None],
+    config_type: type,
+    words: Sequence[str] | None = None,
+    leave: Callable[[int], NoReturn] = sys.exit,
 ) -> None:
     """Reads the options and runs a command.
 
@@ -53,6 +56,7 @@ def run(
         main: takes the configuration.
         config_type: dataclass of the options.
         words: of the command line; those of this process by default.
+        leave: ends the process with a code, after an error.
 
     Raises:
         SystemExit: the command cannot do what was asked, or was stopped; the message
@@ -65,21 +69,21 @@ def run(
         prog = f"python -m {name}" if name else None
         main(tyro.cli(config_type, prog=prog, description=description, args=words))
     except UsageError as error:
-        _stop(USAGE, error)
+        _stop(USAGE, error, leave)
     except FloatingPointError as error:
-        _stop(NUMERICS, error)
+        _stop(NUMERICS, error, leave)
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        _stop(REFUSED, error)
+        _stop(REFUSED, error, leave)
     except (MemoryError, OSError) as error:
-        _stop(MACHINE, error)
+        _stop(MACHINE, error, leave)
     except KeyboardInterrupt:
         sys.stderr.write(
             "Stopped; the same command goes on from the newest checkpoint.\n"
         )
-        sys.exit(INTERRUPTED)
+        leave(INTERRUPTED)
 
 
-def _stop(code, error):
+def _stop(code, error, leave):
     """Shows an error and leaves."""
     sys.stderr.write(f"error: {printable(explain(error))}\n")
-    sys.exit(code)
+    leave(code)

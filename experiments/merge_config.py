@@ -239,8 +239,9 @@ class MergeConfig(Strict, abc.ABC):
     @property
     def decisive(self) -> dict[str, Any]:
         """All that decides the numbers of a run, as plain values."""
-        elsewhere = {"data_dir", "run_dir", "offline", "export", "published"}
-        return self.model_dump(mode="json", exclude=elsewhere)
+        elsewhere = ("data_dir", "run_dir", "offline", "export", "published")
+        exclude = dict.fromkeys(elsewhere, True) | {"adaptation": {"parallel"}}
+        return self.model_dump(mode="json", exclude=exclude)
 
     @property
     def task_names(self) -> tuple[str, ...]:

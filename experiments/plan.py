@@ -115,7 +115,8 @@ def _needs(config, inputs, run_dir, warnings):
     device = max(
         (
             3 * whole
-            + (a.factors + a.dense + 16 * a.logits + a.activations) // len(devices)
+            + (a.factors + a.dense + 16 * a.logits + a.activations)
+            // len(jax.devices())
             for a in adapted
         ),
         default=0,
@@ -142,7 +143,7 @@ def _needs(config, inputs, run_dir, warnings):
             )
     memory = f"host about {_bytes(host)} of {_bytes(free_host)} free"
     if device:
-        memory += f"; each of {len(devices)} devices about {_bytes(device)}"
+        memory += f"; each of {len(jax.devices())} devices about {_bytes(device)}"
     model = f"{chosen.parameters:,} parameters"
     if chosen.matrices:
         model += f", {chosen.matrices} matrices with SVD"
@@ -169,7 +170,7 @@ def _times(config, inputs, every):
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda x: x @ x)
     product_seconds = _seconds(lambda: product(x).block_until_ready())
-    flops = 2.0 * size**3 / product_seconds * (1 if is_cpu else len(devices))
+    flops = 2.0 * size**3 / product_seconds * (1 if is_cpu else len(jax.devices()))
     noise = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
     svd_seconds = _seconds(lambda: np.linalg.svd(noise)) / 512**3
     svd = svd_seconds * sum(each.svd_flops for each in every.values())

@@ -65,7 +65,7 @@ class Comparison:
             name: shown instead of the method's.
         """
         found = names(method, name)
-        if any(found.items() <= row.items() for row in self.rows):
+        if self.holds(method, name):
             return
         self._console.print(f"Making and measuring: {label(found)}.")
         started = time.perf_counter()
@@ -99,6 +99,16 @@ class Comparison:
                 "rows": self.rows,
             },
         )
+
+    def holds(self, method: Method, name: str | None = None) -> bool:
+        """Tells whether a row was made already.
+
+        Args:
+            method: what is measured.
+            name: shown instead of the method's.
+        """
+        found = names(method, name)
+        return any(found.items() <= row.items() for row in self.rows)
 
     def _scores(self, predictions):
         """Compares predictions with labels, where there are labels."""

@@ -4,29 +4,25 @@
 models is a `Kind`.
 """
 
+import contextlib
 import dataclasses
-import functools
+import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
+import numpy as np
 import tyro
 from rich.console import Console
 
 import adarank_jax
-from adarank_jax import tree
-from adarank_jax.adaptation import parallel, run_folder
-from adarank_jax.adaptation.loop import Problem, adapt
-from adarank_jax.adaptation.objectives import OBJECTIVES
+from adarank_jax.adaptation import hosts, parallel, per_device, run_folder
 from adarank_jax.adaptation.run_folder import RunFolder
-from adarank_jax.adaptation.step import Batch
 from adarank_jax.analysis import figures, ranks
-from adarank_jax.checkpoints import export, files
-from adarank_jax.core import masks, merge
-from adarank_jax.core.merge import Variables
-from adarank_jax.data.batches import TaskBatches
-from experiments import cli, manifest, plan, results, starts, yaml_config
+from adarank_jax.checkpoints import export
+from experiments import cli, manifest, methods, plan, results, starts, yaml_config
 from experiments import suite as suites
 from experiments.merge_config import EXPORT_FOLDER, MergeConfig
 from experiments.messages import printable
@@ -56,6 +52,20 @@ class Options:
 
     offline: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Use only what is on disk already."""
+
+    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Share the work with the other machines of a TPU slice, where the same command is
+    started on every one; also under Slurm and Open MPI."""
+
+    coordinator: str | None = None
+    """Share the work with other processes anywhere: address of process 0 and a free
+    port there, `10.0.0.1:1234`; with --num-processes and --process-id."""
+
+    num_processes: int | None = None
+    """Processes that share the work."""
+
+    process_id: int | None = None
+    """Number of this process, from 0; process 0 alone writes."""
 
     list_presets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show every preset and stop."""
@@ -102,11 +112,16 @@ def main(options: Options, kind: Kind) -> None:
     if options.list_presets:
         results.show_presets(kind.presets(), results.table_console())
         return
-    console = Console(stderr=True, highlight=False, markup=False)
+    with cli.usage():
+        _join(options)
+    console = Console(
+        stderr=True, highlight=False, markup=False, quiet=not hosts.is_lead()
+    )
     with cli.usage():
         config, run_dir = _configuration(options, kind)
-        run_folder.check_folder(run_dir)
-        export.check_target(run_dir / EXPORT_FOLDER)
+        if hosts.is_lead():
+            run_folder.check_folder(run_dir)
+            export.check_target(run_dir / EXPORT_FOLDER)
     if not _files(options) and (unmade := kind.unmade(options.preset)) is not None:
         _make(unmade, config, options, console)
         config, run_dir = _configuration(options, kind)
@@ -116,18 +131,48 @@ def main(options: Options, kind: Kind) -> None:
     # Everything that can be refused is refused here, before anything is written.
     inputs = _check(config, kind, may_fetch=not options.plan)
     if options.plan:
+        _plan(config, inputs, run_dir, options)
+    hosts.check_none(len(inputs.problems), "problems with the inputs")
+    suites.refuse(inputs.problems)
+    for warning in inputs.warnings:
+        console.print(f"warning: {printable(warning)}", soft_wrap=True)
+    decisive = _decisive(config, inputs)
+    hosts.check_same(
+        "configuration or inputs; start the same command with the same weights",
+        json.dumps(decisive, sort_keys=True, default=str).encode(),
+    )
+    with contextlib.ExitStack() as stack:
+        if hosts.is_lead():
+            with cli.usage():
+                folder = RunFolder(run_dir, decisive, options.restart)
+        else:  # what only process 0 keeps
+            made = tempfile.TemporaryDirectory(prefix="adarank-")
+            folder = RunFolder(stack.enter_context(made), decisive, False)
+        _run(config, inputs, kind, folder, run_dir, console)
+
+
+def _join(options):
+    """Joins the other processes, if there are any."""
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if options.distributed or given != (None, None, None):
+        hosts.start(*given)
+
+
+def _plan(config, inputs, run_dir, options):
+    """Shows what a run would do, and stops."""
+    if hosts.is_lead():
         if not inputs.problems:
             found = run_folder.differences(run_dir, _decisive(config, inputs))
             if found and not options.restart:
                 inputs = inputs._replace(problems=[found])
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
-        raise SystemExit(cli.REFUSED if inputs.problems else 0)
-    suites.refuse(inputs.problems)
-    for warning in inputs.warnings:
-        console.print(f"warning: {printable(warning)}", soft_wrap=True)
-    with cli.usage():
-        folder = RunFolder(run_dir, _decisive(config, inputs), options.restart)
+    raise SystemExit(cli.REFUSED if inputs.problems else 0)
+
+
+def _run(config, inputs, kind, folder, run_dir, console):
+    """Makes the rows, the figures and the export of a run."""
     folder.write_json("manifest.json", manifest.describe() | inputs.facts)
+    cache = run_dir / "factors" if _sees_folder(run_dir) else None
 
     # The table: bounds, static merges, adapted merges, in the order of the file.
     suite = inputs.build(folder)
@@ -136,22 +181,34 @@ def main(options: Options, kind: Kind) -> None:
         facts["published"] = config.published.model_dump()
     comparison = results.Comparison(suite, folder, facts, console)
     for method in dict.fromkeys([*config.compare, config.method]):
-        _add(comparison, suite, folder, config, method)
+        methods.add(comparison, suite, folder, config, method, cache)
+    if hosts.is_lead():
+        _finish(comparison, suite, folder, config, kind, console)
+    hosts.wait()  # until everything is written
 
-    # Figures, and the model for others to load.
+
+def _sees_folder(run_dir):
+    """Tells whether this process has the run folder of process 0 on a disk."""
+    file = run_dir / "manifest.json"
+    written = file.stat().st_mtime_ns if file.is_file() else 0
+    parts = np.array([written // 10**9, written % 10**9], np.uint32)
+    return bool((hosts.from_lead(parts) == parts).all())
+
+
+def _finish(comparison, suite, folder, config, kind, console):
+    """Draws the figures, and exports the model for others to load."""
     rows = results.labelled(comparison.rows)
     if suite.is_labelled:
         axis = results.axis(suite.metrics, suite.unit)
         figures.task_bars(rows, suite.tasks, folder.path / "figures", axis)
     variables = None
     if config.method.is_adapted:
-        held = files.read(_merge_folder(folder, config.method) / _VARIABLES)
-        variables = Variables(held["coefficients"], held.get("mask_logits", {}))
+        variables = methods.read_variables(folder, config.method)
     if variables is not None and config.method.name == "adarank":
         kept = ranks.kept_rank_shares(variables.mask_logits)
         figures.rank_map(kept, suite.tasks, folder.path / "figures")
     if config.export.enabled:
-        merged = files.read(folder.path / _MERGED)
+        merged = methods.read_merged(folder)
         kind.export(suite, config, folder, merged, variables, comparison.rows)
     results.show(rows, suite, results.table_console())
     results.show_published(config.published, results.table_console())
@@ -171,7 +228,7 @@ def in_order(words: Sequence[str]) -> list[str]:
     options, plain, wants_value = [], [], False
     for word in words:
         is_option = word.startswith("-") or wants_value
-        wants_value = word in ("--preset", "--run-dir")
+        wants_value = word in _WITH_VALUE
         (options if is_option else plain).append(word)
     return plain + options
 
@@ -202,7 +259,9 @@ def _files(options):
 
 def _make(unmade, config, options, console):
     """Makes what a preset needs, or shows in a plan what that would be."""
-    problems = [unmade.remedy] if config.offline else []
+    # Training here is not made for several processes.
+    is_refused = config.offline or jax.process_count() > 1
+    problems = [unmade.remedy] if is_refused else []
     if options.plan:
         lines = list(unmade.lines)
         if not problems:
@@ -220,7 +279,8 @@ def _check(config, kind, may_fetch):
     warnings = [*inputs.warnings, *starts.doubts(config)]
     if any(method.is_adapted for method in (*config.compare, config.method)):
         try:
-            parallel.check_batch_size(config.adaptation.batch_size, jax.local_devices())
+            parallel.check_batch_size(config.adaptation.batch_size, hosts.devices())
+            per_device.choose(config.adaptation.parallel)
         except ValueError as error:
             problems.append(str(error))
     return inputs._replace(problems=problems, warnings=warnings)
@@ -235,99 +295,7 @@ def _decisive(config, inputs):
     }
 
 
-def _add(comparison, suite, folder, config, method):
-    """Adds the rows of one method to the table, and keeps the model that it makes."""
-    if method.name == "individual":
-        comparison.add(method, lambda: suite.finetuned, "one model a task")
-    elif method.name == "pretrained":
-        comparison.add(method, lambda: suite.pretrained, "nothing")
-    elif method.is_adapted:
-        _add_adapted(comparison, suite, folder, config, method)
-    else:
-        hyper = method.model_dump(
-            include={"coefficient", "rank_ratio"}, exclude_none=True
-        )
-
-        def made():
-            models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
-            merged = starts.merge_static(method.name, *models, suite.is_merged, **hyper)
-            if method == config.method:
-                files.write(folder.path / _MERGED, merged)
-            return merged
-
-        comparison.add(method, made, "nothing")
-
-
-def _add_adapted(comparison, suite, folder, config, method):
-    """Adds the static start of an adaptation, and what it becomes."""
-    start = starts.get(method)
-    models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
-    build = starts.build if method.name == "adarank" else starts.build_dense
-    cache = folder.path / "factors"
-    origin, factors = build(start, *models, cache, suite.is_merged)
-    if method.name == "adarank":
-        static = (origin, factors, start.coefficient, start.rank_ratio)
-        make = functools.partial(merge.static_params, *static)
-        at_start = method.model_copy(update={"objective": None})
-        comparison.add(at_start, make, "nothing", "adarank at step 0")
-
-    def adapted():
-        merged = _adapt(comparison, suite, folder, config, method, origin, factors)
-        if method == config.method:
-            files.write(folder.path / _MERGED, merged)
-        return merged
-
-    uses = f"unlabelled test {suite.unit}"
-    if method.objective == "expert_labels":
-        uses += ", experts' predictions on them"
-    comparison.add(method, adapted, uses)
-
-
-def _adapt(comparison, suite, folder, config, method, origin, factors):
-    """Trains the variables of one method; keeps them and returns merged weights."""
-    objective, settings = method.objective, config.adaptation
-    columns = [suite.inputs]
-    if objective == "expert_labels":
-        columns.append(comparison.expert_labels)
-    examples = list(zip(*columns, strict=True))
-    batches = TaskBatches(examples, settings.batch_size, config.seed, config.shuffle)
-    start = starts.get(method)
-    variables, _ = adapt(
-        Problem(
-            tasks=suite.tasks,
-            encode=suite.encode,
-            classify=suite.classify,
-            heads=suite.heads,
-            origin=origin,
-            factors=factors,
-            mask=functools.partial(
-                masks.straight_through, temperature=settings.temperature
-            ),
-        ),
-        merge.init_variables(factors, start.coefficient, start.rank_ratio),
-        OBJECTIVES[objective],
-        lambda first: (
-            Batch(suite.collate(inputs), *labels)
-            for inputs, *labels in batches.stream(first)
-        ),
-        settings,
-        folder,
-        results.slug(method),
-    )
-    # What is measured and exported is what the host merges from bits, so that anybody
-    # can make the same weights again.
-    files.write(
-        _merge_folder(folder, method) / _VARIABLES,
-        tree.without_none(variables._asdict()),
-    )
-    kept = merge.kept_directions(variables.mask_logits, settings.temperature)
-    return merge.hard_merged_params(origin, factors, variables.coefficients, kept)
-
-
-def _merge_folder(folder, method):
-    """Names the folder of one adaptation."""
-    return folder.path / "adapted" / results.slug(method)
-
-
-_MERGED = "merged.safetensors"
-_VARIABLES = "variables.safetensors"
+_WITH_VALUE = (
+    *("--preset", "--run-dir"),
+    *("--coordinator", "--num-processes", "--process-id"),
+)

@@ -15,6 +15,7 @@ import dataclasses
 import sys
 from typing import Any
 
+from adarank_jax.adaptation import hosts
 from experiments import cli, glue_suite, language_exporting, run, text_presets
 from experiments.run import Kind
 from experiments.text_config import TextMergeConfig
@@ -59,4 +60,4 @@ KIND = Kind(
 
 
 if __name__ == "__main__":
-    cli.run(main, Options, run.in_order(sys.argv[1:]))
+    cli.run(main, Options, run.in_order(sys.argv[1:]), hosts.leave)

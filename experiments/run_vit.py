@@ -13,6 +13,7 @@ command on the same run folder resumes where it stopped.
 import dataclasses
 import sys
 
+from adarank_jax.adaptation import hosts
 from experiments import (
     cli,
     clip_suite,
@@ -67,4 +68,4 @@ KIND = Kind(
 
 
 if __name__ == "__main__":
-    cli.run(main, Options, run.in_order(sys.argv[1:]))
+    cli.run(main, Options, run.in_order(sys.argv[1:]), hosts.leave)

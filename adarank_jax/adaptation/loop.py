@@ -1,9 +1,12 @@
 """The adaptation loop: batches in, adapted variables out, resumable at any step."""
 
+import contextlib
 import dataclasses
+import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,7 +14,7 @@ import optax
 from rich.console import Console
 
 from adarank_jax import tree
-from adarank_jax.adaptation import parallel
+from adarank_jax.adaptation import hosts, parallel, per_device, prefetch
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.adaptation.run_folder import Checkpoints, RunFolder
@@ -19,7 +22,6 @@ from adarank_jax.adaptation.step import (
     Batch,
     Classify,
     Encode,
-    Metrics,
     State,
     make_step,
 )
@@ -38,6 +40,9 @@ class AdaptationConfig:
         learning_rate: of Adam, for masks and coefficients alike.
         temperature: divisor of the mask logits before the sigmoid.
         checkpoint_every: steps between two saved states.
+        parallel: what the step of each device runs under: pmap, or shard_map, which
+            several processes need; "auto" for the one that fits. The result does not
+            depend on it.
     """
 
     num_steps: int = 10_000
@@ -45,6 +50,7 @@ class AdaptationConfig:
     learning_rate: float = 1e-3
     temperature: float = 10.0
     checkpoint_every: int = 500
+    parallel: Literal["auto", "pmap", "shard_map"] = "auto"
 
     def __post_init__(self):
         """Checks the ranges, all at once."""
@@ -59,6 +65,10 @@ class AdaptationConfig:
             for name in ("learning_rate", "temperature")
             if not 0.0 < getattr(self, name) < math.inf
         ]
+        if self.parallel not in ("auto", "pmap", "shard_map"):
+            problems.append(
+                f"`parallel` must be auto, pmap or shard_map, got {self.parallel!r}."
+            )
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -122,17 +132,23 @@ def adapt(
 ) -> tuple[Variables, Tree]:
     """Trains masks and coefficients, from the newest checkpoint if there is one.
 
+    With several processes (`hosts.start`) every one calls this with the same arguments
+    but its own examples.
+
     Args:
         problem: what is merged.
         variables: where to start.
         objective: loss an example.
         batches: takes the step to begin with and yields the examples of that step and
-            of every later one; each a pure function of its number.
-        config: how to train.
-        folder: gets checkpoints and `metrics.jsonl`.
+            of every later one; each a pure function of its number. They are read in
+            another thread, ahead of their step. Of several processes each yields its
+            part of every batch, the first process the first examples.
+        config: how to train; its batch is that of all processes.
+        folder: gets checkpoints and `metrics.jsonl`, from process 0 alone; no other
+            reads or writes it.
         name: of this run in the folder.
-        devices: all local ones by default.
-        console: for progress; standard error by default.
+        devices: those of all processes by default.
+        console: for progress; standard error of process 0 by default.
 
     Returns:
         The variables after the last step, and the parameters that they merge to.
@@ -140,63 +156,90 @@ def adapt(
     Raises:
         FloatingPointError: a loss or a variable is not finite; the message names the
             step.
-        ValueError: the batch does not divide by the number of devices.
+        ValueError: the batch does not divide by the number of devices, or pmap was
+            asked for with several processes.
     """
-    devices = devices or jax.local_devices()
-    console = console or Console(stderr=True)
+    devices = devices or hosts.devices()
+    console = console or Console(stderr=True, quiet=not hosts.is_lead())
     optimizer = optax.adam(config.learning_rate)
     start = State(variables, optimizer.init(variables))
 
     parallel.check_batch_size(config.batch_size, devices)
+    wrapper = per_device.choose(config.parallel)
 
-    checkpoints = Checkpoints(folder.path / "checkpoints" / name)
-    first, state = checkpoints.restore(start) or (0, start)
-    if first:
-        text = f"{name}: resuming at step {first:,} of {config.num_steps:,}"
-        console.print(text, highlight=False, markup=False)
-    folder.cut_metrics(name, first)
+    with contextlib.ExitStack() as stack:
+        checkpoints, restored = None, None
+        if hosts.is_lead():
+            checkpoints = Checkpoints(folder.path / "checkpoints" / name)
+            stack.callback(checkpoints.close)
+            restored = checkpoints.restore(start)
+        first, state = hosts.from_lead(restored or (0, start))
+        first = int(first)
+        if first:
+            text = f"{name}: resuming at step {first:,} of {config.num_steps:,}"
+            console.print(text, highlight=False, markup=False)
 
-    factors = parallel.shard_factors(problem.factors, devices)
-    origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
-    state = parallel.shard_state(state, devices)
-    step = make_step(
-        problem.encode,
-        problem.classify,
-        objective,
-        problem.mask,
-        optimizer,
-        parallel.AXIS,
-    )
-    step = parallel.pmap_step(step, state, factors, devices)
+        factors = parallel.shard_factors(problem.factors, devices)
+        origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
+        state = parallel.shard_state(state, devices)
+        step = make_step(
+            problem.encode,
+            problem.classify,
+            objective,
+            problem.mask,
+            optimizer,
+            parallel.AXIS,
+        )
+        compiled = parallel.pmap_step if wrapper == "pmap" else parallel.shard_map_step
+        step = compiled(step, state, factors, devices)
 
-    late: Metrics | None = None
-    with AdaptationProgress(name, first, config.num_steps, console) as progress:
-
-        def log(number, metrics):
-            row = _row(name, number, problem.tasks, jax.tree.map(np.asarray, metrics))
-            folder.append_metrics(row)
-            progress.update(number + 1, row["mean_entropy"])
-
-        numbers = range(first, config.num_steps)
-        for number, examples in zip(numbers, batches(first), strict=False):
-            examples = parallel.shard_batch(examples, devices)
-            state, metrics = step(state, origin, factors, heads, examples)
+        log = _Log(folder, name, problem.tasks, first)
+        progress = AdaptationProgress(name, first, config.num_steps, console)
+        stack.enter_context(progress)
+        examples = prefetch.ahead(
+            itertools.islice(batches(first), config.num_steps - first),
+            lambda batch: parallel.shard_batch(batch, devices),
+        )
+        stack.enter_context(contextlib.closing(examples))
+        late = None
+        for number, (batch, waited) in enumerate(examples, start=first):
+            state, metrics = step(state, origin, factors, heads, batch)
             if late is not None:  # one step late, so that the device never waits
-                log(number - 1, late)
-            late = metrics
-            done = number + 1
+                progress.update(number, log.write(*late))
+            late, done = (number, metrics, waited), number + 1
             if done % config.checkpoint_every == 0 or done == config.num_steps:
-                log(number, late)
+                progress.update(done, log.write(*late))
                 late = None
-                checkpoints.save(
-                    done, _finite(parallel.gather_state(state, start), done)
-                )
-    checkpoints.close()
+                whole = _finite(parallel.gather_state(state, start), done)
+                if checkpoints is not None:
+                    checkpoints.save(done, whole)
 
     merged = parallel.merged_params(
-        origin, factors, state.variables, problem.mask, devices
+        origin, factors, state.variables, problem.mask, devices, wrapper
     )
     return parallel.gather_state(state, start).variables, merged
+
+
+class _Log:
+    """Writes the rows of a run, in order."""
+
+    def __init__(self, folder, name, tasks, first):
+        """Drops what an earlier start wrote after its last checkpoint."""
+        self._folder, self._name, self._tasks = folder, name, tasks
+        if hosts.is_lead():
+            folder.cut_metrics(name, first)
+        self._told = time.perf_counter()
+
+    def write(self, number, metrics, waited):
+        """Waits for the metrics of a step, writes them, and returns the entropy."""
+        metrics = jax.tree.map(np.asarray, metrics)
+        now = time.perf_counter()
+        seconds, self._told = now - self._told, now
+        row = _row(self._name, number, self._tasks, metrics)
+        if hosts.is_lead():
+            timing = {"seconds": round(seconds, 6), "waited": round(waited, 6)}
+            self._folder.append_metrics(row | timing)
+        return row["mean_entropy"]
 
 
 def _row(name, number, tasks, metrics):

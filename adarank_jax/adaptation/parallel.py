@@ -1,25 +1,36 @@
-"""The step on several devices: `jax.pmap` with the rank axis sharded.
+"""The step on several devices, with the rank axis sharded.
 
 Factors, mask logits and their optimiser state are split along the rank axis, never
 replicated; ranks that do not divide are padded with zero singular values, whose mask
-logits get no gradient. A sharded array has a leading device axis.
+logits get no gradient. A sharded array has a leading device axis. The one per-device
+step runs under `jax.pmap` or under `jax.jit(jax.shard_map)`; with several processes
+each puts the shards of its own devices and nothing else.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
 
 from adarank_jax import tree
+from adarank_jax.adaptation.per_device import (
+    AXIS,
+    COPIED,
+    SPLIT,
+    Wrapper,
+    compiled,
+    device_mesh,
+    put,
+)
 from adarank_jax.adaptation.step import Batch, Metrics, State, Step
 from adarank_jax.core import merge, svd
 from adarank_jax.core.merge import Mask, Variables
 from adarank_jax.core.svd import SVDFactors
 from adarank_jax.tree import Tree
-
-AXIS = "devices"
 
 
 def shard_factors(factors: Tree, devices: Sequence[jax.Device]) -> Tree:
@@ -31,29 +42,40 @@ def shard_factors(factors: Tree, devices: Sequence[jax.Device]) -> Tree:
 
     Returns:
         The same tree; at a matrix `u (N, rows, tasks * k)`, `s (N, tasks, k)` and
-        `vt (N, tasks * k, cols)`, where k is the rank over N, rounded up.
+        `vt (N, tasks * k, cols)`, where k is the rank over N, rounded up. What other
+        processes hold is not even read.
     """
     count = len(devices)
 
     def leaf_shards(_, leaf):
         if not svd.is_factors(leaf):
-            return _put(leaf, devices, sharded=False)
+            return replicate(leaf, devices)
         tasks, rank = leaf.s.shape
-        u = _split(np.asarray(leaf.u).reshape(-1, tasks, rank), 2, count)
-        vt = _split(np.asarray(leaf.vt).reshape(tasks, rank, -1), 1, count)
-        shards = SVDFactors(
-            u.reshape(count, u.shape[1], -1),
-            _split(np.asarray(leaf.s), 1, count),
-            vt.reshape(count, -1, vt.shape[-1]),
-        )
-        return _put(shards, devices, sharded=True)
+        s = np.asarray(leaf.s)
+        u = np.asarray(leaf.u).reshape(-1, tasks, rank)
+        vt = np.asarray(leaf.vt).reshape(tasks, rank, -1)
+        u_slice = lambda i: _slice(u, 2, i, count).reshape(len(u), -1)
+        vt_slice = lambda i: _slice(vt, 1, i, count).reshape(-1, vt.shape[-1])
+        pieces = u_slice, lambda i: _slice(s, 1, i, count), vt_slice
+        return SVDFactors(*(put(piece, devices) for piece in pieces))
 
     return tree.map_with_path(leaf_shards, factors)
 
 
 def replicate(arrays: Tree, devices: Sequence[jax.Device]) -> Tree:
     """Puts a copy of every array on each device."""
-    return _put(arrays, devices, sharded=False)
+    everywhere = NamedSharding(device_mesh(devices), COPIED)
+    if jax.process_count() == 1:
+        # A step donates its state, so what it is given must not be the caller's own.
+        return jax.device_put(arrays, everywhere, may_alias=False)
+
+    def leaf_copies(leaf):
+        array = np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
+        return jax.make_array_from_callback(
+            array.shape, everywhere, lambda index: np.array(array[index])
+        )
+
+    return jax.tree.map(leaf_copies, arrays)
 
 
 def shard_state(state: State, devices: Sequence[jax.Device]) -> State:
@@ -70,8 +92,9 @@ def shard_state(state: State, devices: Sequence[jax.Device]) -> State:
 
     def leaf_shards(path, leaf):
         if not _is_mask(path):
-            return _put(leaf, devices, sharded=False)
-        return _put(_split(np.asarray(leaf), 1, len(devices)), devices, sharded=True)
+            return replicate(leaf, devices)
+        whole = np.asarray(leaf)
+        return put(lambda i: _slice(whole, 1, i, len(devices)), devices)
 
     return jax.tree_util.tree_map_with_path(leaf_shards, state)
 
@@ -84,11 +107,13 @@ def gather_state(state: State, like: State) -> State:
         like: arrays or shapes of the state on one device.
 
     Returns:
-        Arrays of the shapes of `like`, on the default device.
+        Arrays of the shapes of `like`, on the default device of every process.
     """
 
     def leaf_whole(path, leaf, shape):
-        array = np.asarray(leaf)
+        is_here = leaf.is_fully_addressable or leaf.is_fully_replicated
+        gather = multihost_utils.process_allgather
+        array = np.asarray(leaf) if is_here else gather(leaf, tiled=True)
         if not _is_mask(path):
             return jnp.asarray(array)
         whole = np.moveaxis(array, 0, 1).reshape(array.shape[1], -1)
@@ -101,25 +126,28 @@ def shard_batch(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
     """Splits the examples of every task over the devices.
 
     Args:
-        batch: leaves `(tasks, batch, ...)`.
-        devices: N of them; N divides the batch.
+        batch: leaves `(tasks, batch, ...)`: the examples of this process, those of the
+            first process first.
+        devices: N of them; those of this process divide its batch.
 
     Returns:
-        Leaves `(N, tasks, batch / N, ...)`.
+        Leaves `(N, tasks, batch / N, ...)`, where batch is that of all processes.
 
     Raises:
         ValueError: the batch does not divide.
     """
-    count = len(devices)
+    here = [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
 
     def leaf_shards(leaf):
-        check_batch_size(leaf.shape[1], devices)
-        return np.stack(np.split(np.asarray(leaf), count, axis=1))
+        leaf = np.asarray(leaf)
+        check_batch_size(leaf.shape[1], here)
+        parts = np.split(leaf, len(here), axis=1)
+        return put(lambda i: parts[here.index(i)], devices)
 
-    return _put(jax.tree.map(leaf_shards, batch), devices, sharded=True)
+    return jax.tree.map(leaf_shards, batch)
 
 
-def check_batch_size(batch_size: int, devices: Sequence[jax.Device]) -> None:
+def check_batch_size(batch_size: int, devices: Sequence[Any]) -> None:
     """Checks that every device gets as many examples as the others.
 
     Raises:
@@ -136,7 +164,7 @@ def check_batch_size(batch_size: int, devices: Sequence[jax.Device]) -> None:
 def pmap_step(
     step: Step, state: State, factors: Tree, devices: Sequence[jax.Device]
 ) -> Step:
-    """Compiles a per-device step for several devices.
+    """Compiles a per-device step for the devices of one process.
 
     Args:
         step: built with ``axis_name=parallel.AXIS``.
@@ -147,13 +175,36 @@ def pmap_step(
     Returns:
         The same step on sharded arguments; the state that it is given is donated.
     """
-    return jax.pmap(
+    return _step(step, state, factors, devices, "pmap")
+
+
+def shard_map_step(
+    step: Step, state: State, factors: Tree, devices: Sequence[jax.Device]
+) -> Step:
+    """Compiles a per-device step for the devices of one process or of many.
+
+    Args:
+        step: as for `pmap_step`.
+        state: as for `pmap_step`.
+        factors: as for `pmap_step`.
+        devices: as for `pmap_step`, in the same order in every process.
+
+    Returns:
+        As `pmap_step`.
+    """
+    return _step(step, state, factors, devices, "shard_map")
+
+
+def _step(step, state, factors, devices, wrapper):
+    """Compiles a step under one of the two."""
+    states = _state_specs(state)
+    return compiled(
         step,
-        axis_name=AXIS,
-        in_axes=(_state_axes(state), None, _factor_axes(factors), None, 0),
-        out_axes=(_state_axes(state), Metrics(None, None, None)),
+        (states, COPIED, _factor_specs(factors), COPIED, SPLIT),
+        (states, Metrics(COPIED, COPIED, COPIED)),
+        devices,
+        wrapper,
         donate_argnums=0,
-        devices=devices,
     )
 
 
@@ -163,6 +214,7 @@ def merged_params(
     variables: Variables,
     mask: Mask,
     devices: Sequence[jax.Device],
+    wrapper: Wrapper = "pmap",
 ) -> Tree:
     """Merges a model whose factors and mask logits are sharded.
 
@@ -172,39 +224,30 @@ def merged_params(
         variables: sharded.
         mask: turns mask logits into a mask.
         devices: those that the arrays were put on.
+        wrapper: what it runs under.
 
     Returns:
-        Parameters as `origin`, as host arrays.
+        Parameters as `origin`, as host arrays of every process.
     """
 
     def merged(_, origin, factors, variables):
         return merge.merged_params(origin, factors, variables, mask, AXIS)
 
-    mapped = jax.pmap(
-        merged,
-        axis_name=AXIS,
-        in_axes=(0, None, _factor_axes(factors), _state_axes(variables)),
-        out_axes=None,
-        devices=devices,
-    )
-    # pmap wants a mapped argument even where nothing is decomposed, hence the numbers.
-    numbers = _put(np.arange(len(devices)), devices, sharded=True)
+    specs = (SPLIT, COPIED, _factor_specs(factors), _state_specs(variables))
+    mapped = compiled(merged, specs, COPIED, devices, wrapper)
+    # pmap wants a split argument even where nothing is decomposed, hence the numbers.
+    numbers = put(np.int32, devices)
     return jax.tree.map(np.asarray, mapped(numbers, origin, factors, variables))
 
 
-def _split(array, axis, count):
-    """Pads an axis with zeros and splits it into a new leading device axis."""
-    missing = -array.shape[axis] % count
-    widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
-    return np.stack(np.split(np.pad(array, widths), count, axis=axis))
-
-
-def _put(arrays, devices, sharded):
-    """Places arrays on the devices: split along the leading axis, or copied."""
-    mesh = Mesh(np.asarray(devices), (AXIS,))
-    spec = PartitionSpec(AXIS) if sharded else PartitionSpec()
-    # A step donates its state, so what it is given must not be the caller's own.
-    return jax.device_put(arrays, NamedSharding(mesh, spec), may_alias=False)
+def _slice(array, axis, index, count):
+    """Cuts an axis into parts of one length and returns one, filled up with zeros."""
+    length = -(-array.shape[axis] // count)
+    places = [slice(None)] * array.ndim
+    places[axis] = slice(index * length, (index + 1) * length)
+    part = array[tuple(places)]
+    missing = length - part.shape[axis]
+    return np.pad(part, [(0, missing if i == axis else 0) for i in range(array.ndim)])
 
 
 def _is_mask(path):
@@ -212,15 +255,15 @@ def _is_mask(path):
     return any(getattr(key, "name", None) == "mask_logits" for key in path)
 
 
-def _state_axes(state):
-    """Says along which axis each leaf of a state is mapped: 0, or None for copies."""
+def _state_specs(state):
+    """Says which leaves of a state are split over the devices."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: 0 if _is_mask(path) else None, state
+        lambda path, _: SPLIT if _is_mask(path) else COPIED, state
     )
 
 
-def _factor_axes(factors):
-    """Says along which axis each leaf of sharded factors is mapped."""
+def _factor_specs(factors):
+    """Says which leaves of sharded factors are split over the devices."""
     return tree.map_with_path(
-        lambda _, leaf: 0 if svd.is_factors(leaf) else None, factors
+        lambda _, leaf: SPLIT if svd.is_factors(leaf) else COPIED, factors
     )

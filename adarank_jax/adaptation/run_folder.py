@@ -135,15 +135,26 @@ def differences(path: str | os.PathLike, config: dict[str, Any]) -> str:
 class Checkpoints:
     """The adaptation states of one run, newest two kept.
 
+    Of several processes only one opens it; Orbax then waits for no other.
+
     Args:
         folder: where Orbax writes.
     """
 
     def __init__(self, folder: pathlib.Path):
         """Opens the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        this = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=this,
+            active_processes={this},
+            barrier_sync_key_prefix=f"process-{this}",
+        )
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, create=False, multiprocessing_options=alone
+            ),
         )
 
     def save(self, step: int, state: State) -> None:

@@ -29,10 +29,12 @@ class TaskBatches:
         seed: the order is a pure function of the seed, the task's place and the step.
         shuffle: False to show the examples of every task as they come, and again from
             the first after the last; the seed then decides nothing.
+        part: number of this process, which gets and reads its part of every batch only.
+        num_parts: processes that share every batch.
 
     Raises:
-        ValueError: there is no task, a task has no example, or its columns differ in
-            length.
+        ValueError: there is no task, a task has no example, its columns differ in
+            length, or the batch cannot be shared evenly.
 
     Examples:
         >>> import numpy as np
@@ -50,12 +52,19 @@ class TaskBatches:
         batch_size: int,
         seed: int,
         shuffle: bool = True,
+        part: int = 0,
+        num_parts: int = 1,
     ):
         """Builds one repeated index stream a task."""
         if not examples:
             raise ValueError("`examples` must hold at least one task, got none.")
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        if batch_size % num_parts or not 0 <= part < num_parts:
+            raise ValueError(
+                f"`part` {part} of {num_parts} equal parts of {batch_size} examples "
+                "does not exist; choose a batch size that the processes divide."
+            )
         for i, columns in enumerate(examples):
             lengths = {len(column) for column in columns}
             if len(lengths) != 1 or 0 in lengths:
@@ -65,6 +74,8 @@ class TaskBatches:
                 )
         self._examples = examples
         self._batch_size = batch_size
+        size = batch_size // num_parts
+        self._places = range(part * size, (part + 1) * size)
         orders = [grain.MapDataset.range(len(columns[0])) for columns in examples]
         if shuffle:
             orders = [
@@ -75,7 +86,7 @@ class TaskBatches:
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
         """Returns one stacked array, or tree of them, for each column of a task."""
-        places = range(step * self._batch_size, (step + 1) * self._batch_size)
+        places = [step * self._batch_size + place for place in self._places]
         rows = [[order[place] for place in places] for order in self._orders]
         return tuple(
             _stack_trees(

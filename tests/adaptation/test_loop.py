@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from adarank_jax.adaptation import prefetch
 from adarank_jax.adaptation.loop import AdaptationConfig, adapt
 from adarank_jax.adaptation.objectives import entropy
 from adarank_jax.adaptation.run_folder import RunFolder
@@ -84,6 +85,56 @@ def test_metrics_have_one_row_a_step_with_entropies_by_task(tmp_path):
     assert row["mean_entropy"] == pytest.approx(np.mean(list(row["entropy"].values())))
     for task, classes in zip(problems.TASKS, problems.CLASSES, strict=True):
         assert 0.0 <= row["entropy"][task] <= np.log(classes)
+
+
+def test_metrics_have_the_time_of_each_step_and_its_share_of_waiting(tmp_path):
+    def batch(step):
+        time.sleep(0.2)
+        return problems.batch(step)
+
+    started = time.perf_counter()
+    run(tmp_path, batch=batch)
+    total = time.perf_counter() - started
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert 0.2 * (CONFIG.num_steps - 1) < sum(row["seconds"] for row in rows) < total
+    assert rows[0]["waited"] > 0.19  # nothing runs while the first batch is read
+    assert 0.0 < prefetch.idle_share(rows) < 1.0
+
+
+@pytest.mark.parametrize("wrapper", ["pmap", "shard_map"])
+def test_nothing_is_compiled_after_the_first_checkpoint(tmp_path, wrapper):
+    compiled = []
+
+    def count(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    seen = {}
+
+    def batch(step):
+        seen[step] = len(compiled)
+        return problems.batch(step)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    config = dataclasses.replace(CONFIG, num_steps=20, parallel=wrapper)
+    run(tmp_path, config, batch, devices=jax.devices())
+    jax.monitoring.unregister_event_duration_listener(count)
+    # Two batches ahead of the step, so the eighth is taken after the first save.
+    assert seen[0] < seen[8] == seen[19]
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_wrappers_give_the_same_run(tmp_path, count):
+    found = [
+        run(
+            tmp_path / wrapper,
+            dataclasses.replace(CONFIG, parallel=wrapper),
+            devices=jax.devices()[:count],
+        )
+        for wrapper in ("pmap", "shard_map")
+    ]
+    chex.assert_trees_all_close(*found, atol=1e-6)
 
 
 def test_loop_stops_when_a_loss_is_not_finite(tmp_path):

@@ -33,6 +33,47 @@ def test_batches_are_a_pure_function_of_seed_and_step():
     np.testing.assert_array_equal(one[9][0], two[9][0])
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_parts_of_a_batch_are_that_batch(shuffle):
+    examples = [(np.arange(7), np.arange(7) * 2), (np.arange(5), np.arange(5) * 3)]
+    whole = TaskBatches(examples, 6, seed=3, shuffle=shuffle)
+    parts = [TaskBatches(examples, 6, 3, shuffle, i, 3) for i in range(3)]
+    for step in (0, 4):
+        for column in range(2):
+            found = [part[step][column] for part in parts]
+            assert [each.shape for each in found] == [(2, 2)] * 3
+            joined = np.concatenate(found, axis=1)
+            np.testing.assert_array_equal(joined, whole[step][column])
+
+
+class Read:
+    """Numbers that remember which of them were asked for."""
+
+    def __init__(self, count):
+        self.count, self.read = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, rows):
+        self.read.extend(rows)
+        return np.asarray(rows)
+
+
+def test_part_reads_nothing_but_its_own_examples():
+    sources = [Read(100), Read(100)]
+    for part, source in enumerate(sources):
+        TaskBatches([(source,)], 8, 0, True, part, 2)[5]
+    assert [len(source.read) for source in sources] == [4, 4]
+    assert not {*sources[0].read} & {*sources[1].read}
+
+
+@pytest.mark.parametrize(("part", "num_parts"), [(0, 3), (2, 2), (-1, 2)])
+def test_batches_refuse_parts_that_do_not_exist(part, num_parts):
+    with pytest.raises(ValueError, match=f"{part} of {num_parts} equal parts of 8"):
+        TaskBatches([(np.arange(5),)], 8, 0, True, part, num_parts)
+
+
 def test_batches_differ_between_seeds_tasks_and_epochs():
     batches = TaskBatches(arrays(50, 50), 50, seed=3)
     first, second = batches[0][1]

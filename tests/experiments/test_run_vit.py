@@ -125,6 +125,8 @@ def test_other_options_in_the_same_folder_are_refused(finished):
         (("method.orgin=cart",), {}, "did you mean `origin`"),
         (("qkv=split",), {}, "`qkv` must be fused"),
         (("adaptation.batch_size=12",), {}, "multiple of|divide"),
+        (("adaptation.parallel=pmapped",), {}, "parallel.*'auto', 'pmap'"),
+        ((), {"coordinator": "localhost"}, "`num_processes` is missing"),
     ],
 )
 def test_bad_options_are_refused_before_a_folder_is_made(
