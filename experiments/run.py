@@ -32,6 +32,7 @@ from experiments.merge_config import EXPORT_FOLDER, MergeConfig
 from experiments.messages import printable
 from experiments.named_runs import Unmade
 from experiments.suite import Inputs
+from experiments.svd_progress import SvdProgress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +251,9 @@ def _add(comparison, suite, folder, config, method):
 
         def made():
             models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
-            merged = starts.merge_static(method.name, *models, suite.is_merged, **hyper)
+            with SvdProgress(comparison.console) as progress:
+                chosen = (suite.is_merged, config.svd_backend, progress)
+                merged = starts.merge_static(method.name, *models, *chosen, **hyper)
             if method == config.method:
                 files.write(folder.path / _MERGED, merged)
             return merged
@@ -264,7 +267,9 @@ def _add_adapted(comparison, suite, folder, config, method):
     models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
     build = starts.build if method.name == "adarank" else starts.build_dense
     cache = folder.path / "factors"
-    origin, factors = build(start, *models, cache, suite.is_merged)
+    with SvdProgress(comparison.console) as progress:
+        chosen = (suite.is_merged, config.svd_backend, progress)
+        origin, factors = build(start, *models, cache, *chosen)
     if method.name == "adarank":
         static = (origin, factors, start.coefficient, start.rank_ratio)
         make = functools.partial(merge.static_params, *static)

@@ -6,6 +6,7 @@ axis can be sharded over devices.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -69,6 +70,10 @@ def decompose(
         raise ValueError("`task_vectors` must be finite, got NaN or infinity.")
     found = svd_backends.decompose_stacks({"task_vectors": task_vectors}, backend)
     return SVDFactors(*found["task_vectors"])
+
+
+Decompose = Callable[[Tree, Predicate], Tree]
+"""What `decompose_tree` is, its backend and report chosen."""
 
 
 def decompose_tree(
