@@ -56,6 +56,7 @@ def packed_recipe(
         max_shard_size=config.export.max_shard_size,
         weights=weights,
         environment=rebuild.environment(),
+        svd_backend=config.svd_backend,
         unmerged=tuple(sorted(tree.flatten(merged).keys() - coefficients.keys())),
     )
     return recipe.pack(variables, settings)

@@ -14,6 +14,7 @@ import pydantic
 import pydantic.dataclasses
 
 from adarank_jax.adaptation import loop
+from adarank_jax.core.svd_backends import Backend
 from experiments import lookup
 
 _DEFAULT_ORIGINS = {"adarank": "cart", "adamerging": "task_arithmetic"}
@@ -157,6 +158,9 @@ class MergeConfig(Strict, abc.ABC):
         method: that the exported model comes from.
         compare: further rows of the table.
         adaptation: steps, batch and rate of adapted methods.
+        svd_backend: what decomposes the task vectors: ``gram``, eigenvectors of the
+            Gram matrix, or ``host``, LAPACK's SVD, both on the host CPU, or ``device``,
+            the SVD of the accelerator.
         export: what is written for others to load.
         shuffle: whether adaptation sees the unlabelled examples of every task in random
             order; without, in that of the files, again from the first after the last.
@@ -178,6 +182,7 @@ class MergeConfig(Strict, abc.ABC):
     method: Method = Method()
     compare: tuple[Method, ...] = (Method(name="pretrained"), Method(name="individual"))
     adaptation: Adaptation = Adaptation()  # pyright: ignore
+    svd_backend: Backend = "gram"
     export: Export = Export()
     shuffle: bool = True
     seed: int = 0

@@ -22,6 +22,7 @@ from experiments import suite as suites
 from experiments.merge_config import MergeConfig, Method
 from experiments.results import Comparison
 from experiments.suite import Suite
+from experiments.svd_progress import SvdProgress
 
 
 def add(
@@ -59,7 +60,9 @@ def add(
 
         def made():
             models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
-            merged = starts.merge_static(method.name, *models, suite.is_merged, **hyper)
+            with SvdProgress(comparison.console) as progress:
+                chosen = (suite.is_merged, config.svd_backend, progress)
+                merged = starts.merge_static(method.name, *models, *chosen, **hyper)
             if method == config.method:
                 files.write(folder.path / _MERGED, merged)
             return merged
@@ -72,7 +75,7 @@ def _add_adapted(comparison, suite, folder, config, method, cache):
     if hosts.from_lead(np.int32(comparison.holds(method))):
         return
     start = starts.get(method)
-    origin, factors = _start(suite, method, start, cache)
+    origin, factors = _start(comparison, suite, config, method, start, cache)
     if method.name == "adarank" and hosts.is_lead():
         static = (origin, factors, start.coefficient, start.rank_ratio)
         make = functools.partial(merge.static_params, *static)
@@ -94,7 +97,7 @@ def _add_adapted(comparison, suite, folder, config, method, cache):
     comparison.add(method, adapted, uses)
 
 
-def _start(suite, method, start, cache):
+def _start(comparison, suite, config, method, start, cache):
     """Builds origin and factors, first in process 0 where others can read its cache."""
     build = starts.build if method.name == "adarank" else starts.build_dense
     make = functools.partial(
@@ -105,11 +108,13 @@ def _start(suite, method, start, cache):
         suite.is_decomposed,
         cache,
         suite.is_merged,
+        config.svd_backend,
     )
     waits = not hosts.is_lead() and cache is not None
     if waits:
         hosts.wait()
-    origin, factors = make()
+    with SvdProgress(comparison.console) as progress:
+        origin, factors = make(report=progress)
     if not waits:
         hosts.wait()
     # One row of u has a number of every direction: another SVD would show in it.

@@ -223,7 +223,8 @@ def rebuild(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) -> Tree
     unmerged = frozenset(settings.unmerged)
     is_merged = lambda path, _: path not in unmerged
     models = (pretrained, finetuned, is_decomposed)
-    origin, factors = build(start, *models, is_merged=is_merged)
+    chosen = {"is_merged": is_merged, "backend": settings.svd_backend}
+    origin, factors = build(start, *models, **chosen)
     return merge.hard_merged_params(origin, factors, recipe.coefficients, recipe.kept)
 
 
@@ -261,7 +262,7 @@ def environment() -> dict[str, Any]:
     return manifest.describe() | {
         "processor": _processor(),
         "cpu_devices": len(jax.local_devices(backend="cpu")),
-        "svd": "LAPACK gesdd, float32, host CPU",
+        "svd": "one BLAS thread a matrix",
         "variables": {
             name: os.environ[name] for name in _VARIABLES if name in os.environ
         },

@@ -37,7 +37,7 @@ class Comparison:
     ):
         """Reads the rows of an earlier start of the same run."""
         self._suite, self._folder, self._facts = suite, folder, facts
-        self._console = console
+        self.console = console
         self._predictor = evaluate.Predictor(
             suite.encode, suite.classify, collate=suite.collate
         )
@@ -67,7 +67,7 @@ class Comparison:
         found = names(method, name)
         if self.holds(method, name):
             return
-        self._console.print(f"Making and measuring: {label(found)}.")
+        self.console.print(f"Making and measuring: {label(found)}.")
         started = time.perf_counter()
         made = jax.block_until_ready(make())
         seconds = time.perf_counter() - started

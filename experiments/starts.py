@@ -18,6 +18,7 @@ import numpy as np
 from adarank_jax import mergers, tree
 from adarank_jax.checkpoints.factors import cached_factors
 from adarank_jax.core import svd, task_vectors
+from adarank_jax.core.svd_backends import Backend, Report
 from adarank_jax.tree import Predicate, Tree
 from experiments.merge_config import MergeConfig, Method
 
@@ -94,6 +95,8 @@ def build(
     is_decomposed: Predicate,
     cache: pathlib.Path | None = None,
     is_merged: Predicate = tree.everything,
+    backend: Backend = "gram",
+    report: Report | None = None,
 ) -> tuple[Tree, Tree]:
     """Builds the origin and the factors that adaptation starts from, on the host CPU.
 
@@ -109,11 +112,15 @@ def build(
             them and keep nothing.
         is_merged: which tensors are merged; the others stay those of the origin, so
             they are averaged if that is the average.
+        backend: that decomposes, as for `svd.decompose_tree`.
+        report: called after every matrix, as for `svd.decompose_tree`.
 
     Returns:
         Origin and factors, None at every tensor that is not merged.
     """
-    make = mergers.tsv_factors if start.is_decorrelated else svd.decompose_tree
+    make = functools.partial(svd.decompose_tree, backend=backend, report=report)
+    if start.is_decorrelated:
+        make = functools.partial(mergers.tsv_factors, decompose=make)
     make = functools.partial(make, is_decomposed=is_decomposed)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         host, experts = jax.tree.map(np.asarray, (pretrained, list(finetuned)))
@@ -125,7 +132,8 @@ def build(
         if cache is None:
             factors = make(vectors)
         else:
-            factors = cached_factors(cache, vectors, make, start.origin)
+            name = f"{start.origin}-{backend}"
+            factors = cached_factors(cache, vectors, make, name)
         nothing = tree.map_with_path(lambda path, leaf: None, kept)
         return origin, tree.join(factors, nothing)
 
@@ -137,6 +145,8 @@ def build_dense(
     is_decomposed: Predicate,
     cache: pathlib.Path | None = None,
     is_merged: Predicate = tree.everything,
+    backend: Backend = "gram",
+    report: Report | None = None,
 ) -> tuple[Tree, Tree]:
     """Builds the origin and whole updates, for a method that has no masks.
 
@@ -147,6 +157,8 @@ def build_dense(
         is_decomposed: which tensors the start truncates or decorrelates.
         cache: as for `build`.
         is_merged: as for `build`.
+        backend: as for `build`.
+        report: as for `build`.
 
     Returns:
         Origin and task vectors, `(tasks, ...)` at every merged tensor; those of a start
@@ -155,9 +167,8 @@ def build_dense(
     if start.rank_ratio == 1.0 and not start.is_decorrelated:
         nothing = lambda path, leaf: False
         return build(start, pretrained, finetuned, nothing, is_merged=is_merged)
-    origin, factors = build(
-        start, pretrained, finetuned, is_decomposed, cache, is_merged
-    )
+    models = (pretrained, finetuned, is_decomposed)
+    origin, factors = build(start, *models, cache, is_merged, backend, report)
 
     def whole(_, leaf):
         if not svd.is_factors(leaf):
@@ -175,6 +186,8 @@ def merge_static(
     finetuned: Sequence[Tree],
     is_decomposed: Predicate,
     is_merged: Predicate = tree.everything,
+    backend: Backend = "gram",
+    report: Report | None = None,
     **hyper: Any,
 ) -> Tree:
     """Merges by a published method; what is not merged is that of its origin.
@@ -185,6 +198,8 @@ def merge_static(
         finetuned: parameters of each task's expert.
         is_decomposed: which tensors the merger decomposes.
         is_merged: as for `build`.
+        backend: as for `build`.
+        report: as for `build`.
         **hyper: the merger's own hyper-parameters.
 
     Returns:
@@ -194,6 +209,11 @@ def merge_static(
     parts = [tree.partition(expert, is_merged) for expert in finetuned]
     if kept and name in AVERAGING:
         kept = task_vectors.average([rest for _, rest in parts])
+    if name in DECOMPOSING:
+        decompose = functools.partial(
+            svd.decompose_tree, backend=backend, report=report
+        )
+        hyper |= {"decompose": decompose}
     made = mergers.MERGERS[name](
         merged, [part for part, _ in parts], is_decomposed, **hyper
     )
@@ -202,3 +222,6 @@ def merge_static(
 
 AVERAGING = ("weight_averaging", "cart")
 """Mergers whose origin is the average of the experts."""
+
+DECOMPOSING = ("cart", "tsv_m")
+"""Mergers that decompose the task vectors of every expert."""

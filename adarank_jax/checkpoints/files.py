@@ -83,19 +83,20 @@ def digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_whole(path: str | os.PathLike, content: bytes) -> None:
+def write_whole(path: str | os.PathLike, *content: bytes | np.ndarray) -> None:
     """Replaces a file in one step: a reader sees the old one or the new one.
 
     Args:
         path: of the file; its folder is made if it is missing.
-        content: what it shall hold.
+        *content: what it shall hold, in parts: bytes or arrays of bytes.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            for part in content:
+                stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)

@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import safetensors
@@ -21,11 +21,13 @@ from adarank_jax import tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge
 from adarank_jax.core.merge import Variables
+from adarank_jax.core.svd_backends import Backend
 from adarank_jax.tree import Tree
 
 ORIGINS = ("pretrained", "average")
 LAYOUTS = ("fused", "split")
 FAMILIES = ("clip", "bert", "roberta", "gpt2")
+BACKENDS = get_args(Backend)
 
 
 class Settings(NamedTuple):
@@ -51,6 +53,8 @@ class Settings(NamedTuple):
         weights: `model_folder.digest_tensors` of the exported model.safetensors.
         environment: versions and machine, whatever the last bits depend on.
         unmerged: paths of the tensors that stay those of the origin.
+        svd_backend: that made the directions, one of `svd_backends.Backend`; recipes
+            that do not say so are from before there was a choice.
     """
 
     tasks: tuple[str, ...]
@@ -69,6 +73,7 @@ class Settings(NamedTuple):
     weights: str
     environment: dict[str, Any]
     unmerged: tuple[str, ...] = ()
+    svd_backend: str = "host"
 
 
 class Recipe(NamedTuple):
@@ -316,6 +321,7 @@ _RULES: _Rules = (
     ("max_shard_size", "a number or text", lambda x: type(x) in (int, str)),
     ("weights", "a SHA-256 digest", _is_digest),
     ("environment", "an object", lambda x: isinstance(x, dict)),
+    ("svd_backend", f"one of {BACKENDS}", lambda x: x in BACKENDS),
     ("unmerged", "paths", lambda x: all(isinstance(path, str) for path in x)),
 )
 _OPTIONS: dict[str, _Rules] = {

@@ -6,6 +6,7 @@ axis can be sharded over devices.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from adarank_jax import tree
+from adarank_jax.core import svd_backends
+from adarank_jax.core.svd_backends import Backend, Report
 from adarank_jax.tree import Predicate, Tree
 
 
@@ -32,19 +35,23 @@ class SVDFactors(NamedTuple):
     vt: Array
 
 
-def decompose(task_vectors: Float[Array, "tasks rows cols"]) -> SVDFactors:
+def decompose(
+    task_vectors: Float[ArrayLike, "tasks rows cols"], backend: Backend = "gram"
+) -> SVDFactors:
     r"""Decomposes the task vectors of one weight matrix.
 
     .. math:: \tau_t = U_t \operatorname{diag}(s_t) V_t^\top
 
     Args:
         task_vectors: fine-tuned minus origin weights, one matrix a task.
+        backend: how, and where: one of `svd_backends.Backend`.
 
     Returns:
-        The factors; `rank` is the smaller side of the matrix.
+        The factors as host (NumPy) arrays; `rank` is the smaller side of the matrix.
 
     Raises:
-        ValueError: a matrix is empty or not finite.
+        ValueError: a matrix is empty or not finite, or there is no such backend.
+        LinAlgError: the decomposition does not converge.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -54,23 +61,37 @@ def decompose(task_vectors: Float[Array, "tasks rows cols"]) -> SVDFactors:
     References:
         Lee et al., `AdaRank <https://arxiv.org/abs/2503.22178>`_, ICLR 2026, section 3.
     """
-    if task_vectors.ndim != 3 or not task_vectors.size:
+    if np.ndim(task_vectors) != 3 or not np.size(task_vectors):
         raise ValueError(
             "`task_vectors` must have shape (tasks, rows, cols), none of them zero, "
-            f"got {task_vectors.shape}."
+            f"got {np.shape(task_vectors)}."
         )
-    if not bool(jnp.isfinite(task_vectors).all()):
+    if not np.isfinite(task_vectors).all():
         raise ValueError("`task_vectors` must be finite, got NaN or infinity.")
-    u, s, vt = jnp.linalg.svd(task_vectors, full_matrices=False)
-    return SVDFactors(jnp.concatenate([*u], axis=1), s, jnp.concatenate([*vt], axis=0))
+    found = svd_backends.decompose_stacks({"task_vectors": task_vectors}, backend)
+    return SVDFactors(*found["task_vectors"])
 
 
-def decompose_tree(task_vectors: Tree, is_decomposed: Predicate) -> Tree:
-    """Decomposes the matrices of a model on the host CPU; leaves the rest dense.
+Decompose = Callable[[Tree, Predicate], Tree]
+"""What `decompose_tree` is, its backend and report chosen."""
+
+
+def decompose_tree(
+    task_vectors: Tree,
+    is_decomposed: Predicate,
+    backend: Backend = "gram",
+    report: Report | None = None,
+) -> Tree:
+    """Decomposes the matrices of a model; leaves the rest dense.
+
+    The factors of a matrix do not depend on what else is in the tree.
 
     Args:
         task_vectors: a tree with a leading task axis at each leaf.
         is_decomposed: `(path, leaf of one task) -> bool`, asked once a leaf.
+        backend: how, and where: one of `svd_backends.Backend`.
+        report: called after every matrix with how many are done and how many there
+            are.
 
     Returns:
         The same tree as host (NumPy) arrays, with `SVDFactors` where the predicate
@@ -78,24 +99,25 @@ def decompose_tree(task_vectors: Tree, is_decomposed: Predicate) -> Tree:
 
     Raises:
         ValueError: a tensor is not finite, or one that the predicate names is not a
-            matrix.
+            matrix, or there is no such backend.
+        LinAlgError: a decomposition does not converge.
     """
     tree.check_finite(task_vectors, "`task_vectors`")
-
-    def leaf_factors(path, leaf):
-        if not is_decomposed(path, leaf[0]):
-            return leaf
-        if leaf.ndim != 3:
+    flat = tree.flatten(task_vectors)
+    chosen = {path: x for path, x in flat.items() if is_decomposed(path, x[0])}
+    for path, leaf in chosen.items():
+        if leaf.ndim != 3 or not leaf.size:
             raise ValueError(
                 f"`is_decomposed` must hold for matrices only, got {path!r} of shape "
                 f"{leaf.shape[1:]}; reshape it to (rows, cols) or exclude it."
             )
-        return decompose(leaf)
-
-    host = jax.local_devices(backend="cpu")[0]
-    with jax.default_device(host):
-        factors = tree.map_with_path(leaf_factors, jax.device_put(task_vectors, host))
-        return jax.tree.map(np.asarray, factors)
+    found = svd_backends.decompose_stacks(chosen, backend, report)
+    return tree.unflatten(
+        {
+            path: SVDFactors(*found[path]) if path in found else np.asarray(leaf)
+            for path, leaf in flat.items()
+        }
+    )
 
 
 def is_factors(leaf: object) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from adarank_jax.core import merge, svd, task_vectors
+from adarank_jax.core.svd import Decompose
 from adarank_jax.tree import Predicate, Tree
 
 
@@ -13,6 +14,7 @@ def cart(
     *,
     coefficient: float = 2.0,
     rank_ratio: float = 0.12,
+    decompose: Decompose = svd.decompose_tree,
 ) -> Tree:
     r"""Adds the leading directions of the task vectors centred on the average.
 
@@ -26,6 +28,7 @@ def cart(
             because their centred task vectors sum to zero.
         coefficient: :math:`\lambda`; the default is published for eight tasks.
         rank_ratio: k as a share of the full rank, in (0, 1].
+        decompose: makes the factors; takes task vectors and `is_decomposed`.
 
     Returns:
         Parameters as `pretrained`.
@@ -40,7 +43,6 @@ def cart(
     """
     task_vectors.check_models(pretrained, finetuned)
     origin = task_vectors.average(finetuned)
-    factors = svd.decompose_tree(
-        task_vectors.task_vectors(origin, finetuned), is_decomposed
-    )
+    vectors = task_vectors.task_vectors(origin, finetuned)
+    factors = decompose(vectors, is_decomposed)
     return merge.static_params(origin, factors, coefficient, rank_ratio)

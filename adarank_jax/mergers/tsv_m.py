@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from adarank_jax import tree
 from adarank_jax.core import merge, svd, task_vectors
-from adarank_jax.core.svd import SVDFactors
+from adarank_jax.core.svd import Decompose, SVDFactors
 from adarank_jax.tree import Predicate, Tree
 
 
@@ -20,6 +20,7 @@ def tsv_m(
     is_decomposed: Predicate,
     *,
     coefficient: float = 1.0,
+    decompose: Decompose = svd.decompose_tree,
 ) -> Tree:
     r"""Adds the decorrelated leading directions of the task vectors.
 
@@ -31,6 +32,7 @@ def tsv_m(
         is_decomposed: which tensors are decomposed; to the others the mean of the task
             vectors is added, scaled alike.
         coefficient: :math:`\alpha`; 1 is the published choice.
+        decompose: makes the factors; takes task vectors and `is_decomposed`.
 
     Returns:
         Parameters as `pretrained`.
@@ -44,16 +46,21 @@ def tsv_m(
         CVPR 2025, algorithm 1.
     """
     vectors = task_vectors.task_vectors(pretrained, finetuned)
-    factors = tsv_factors(vectors, is_decomposed)
+    factors = tsv_factors(vectors, is_decomposed, decompose)
     return merge.static_params(pretrained, factors, coefficient)
 
 
-def tsv_factors(vectors: Tree, is_decomposed: Predicate) -> Tree:
+def tsv_factors(
+    vectors: Tree,
+    is_decomposed: Predicate,
+    decompose: Decompose = svd.decompose_tree,
+) -> Tree:
     """Makes the factors of TSV-M, from which AdaRank can start as well, on the host.
 
     Args:
         vectors: task vectors from the pretrained model.
         is_decomposed: which tensors are decomposed.
+        decompose: makes the plain factors of all directions.
 
     Returns:
         Host arrays: factors with `rank / tasks` directions a task, decorrelated over
@@ -72,7 +79,7 @@ def tsv_factors(vectors: Tree, is_decomposed: Predicate) -> Tree:
             nearest_orthogonal(leading.vt.T).T,
         )
 
-    factors = svd.decompose_tree(vectors, is_decomposed)
+    factors = decompose(vectors, is_decomposed)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         return jax.tree.map(np.asarray, tree.map_with_path(leaf_factors, factors))
 

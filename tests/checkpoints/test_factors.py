@@ -1,8 +1,11 @@
 import functools
+import mmap
 
 import chex
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from adarank_jax.checkpoints import factors
 from adarank_jax.core import svd
@@ -49,3 +52,45 @@ def test_cached_factors_refuse_one_flipped_bit(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
         factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+
+
+def test_cached_factors_refuse_another_name(tmp_path):
+    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes().replace(b"block/kernel/vt", b"block/kernel/vs"))
+    with pytest.raises(ValueError, match="SHA-256|damaged"):
+        factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+
+
+def test_cached_factors_refuse_half_a_file(tmp_path):
+    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="missing; download or make it again"):
+        factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+
+
+def test_cached_factors_are_mapped_not_copied(tmp_path):
+    found = factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    for array in jax.tree.leaves(found):
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        assert isinstance(array.base, memoryview)
+        assert isinstance(array.base.obj, mmap.mmap)
+
+
+def test_cached_factors_are_a_safetensors_file(tmp_path):
+    found = factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    (file,) = tmp_path.glob("*.safetensors")
+    arrays = safetensors.numpy.load_file(file)
+    chex.assert_trees_all_equal(arrays["block/kernel/u"], found["block"]["kernel"].u)
+    assert arrays.keys() == {f"block/kernel/{part}" for part in "u s vt".split()} | {
+        "bias"
+    }
+
+
+def test_cached_factors_that_are_not_finite_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="bias: 1 of 6"):
+        bad = {**VECTORS, "bias": np.array([[1, 1, np.nan]] + [[1] * 3], np.float32)}
+        factors.cached_factors(tmp_path, bad, lambda vectors: vectors, "svd")
+    assert not list(tmp_path.iterdir())
