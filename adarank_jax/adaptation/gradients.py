@@ -71,9 +71,7 @@ def task_gradients(
 
         if remerge is None:
             return jax.grad(loss, has_aux=True)(params)
-        again = jax.checkpoint(
-            lambda added: loss(jax.tree.map(jnp.add, remerge(), added)), policy=_POLICY
-        )
+        again = jax.checkpoint(_after(loss, remerge), policy=_POLICY)
         return jax.grad(again, has_aux=True)(jax.tree.map(jnp.zeros_like, params))
 
     count = len(measures)
@@ -100,6 +98,11 @@ def task_gradients(
         total, found = add_group(total, (rest, *last))
         measured = jax.tree.map(lambda *x: jnp.concatenate(x), measured, found)
     return total, measured
+
+
+def _after(loss, remerge):
+    """Returns the loss as a function of what is added to the merged weights."""
+    return lambda added: loss(jax.tree.map(jnp.add, remerge(), added))
 
 
 def _merge_axes(arrays):

@@ -14,7 +14,7 @@ import optax
 from rich.console import Console
 
 from adarank_jax import tree
-from adarank_jax.adaptation import hosts, parallel, per_device, prefetch
+from adarank_jax.adaptation import hosts, parallel, per_device, precision, prefetch
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.adaptation.run_folder import Checkpoints, RunFolder
@@ -43,6 +43,12 @@ class AdaptationConfig:
         parallel: what the step of each device runs under: pmap, or shard_map, which
             several processes need; "auto" for the one that fits. The result does not
             depend on it.
+        tasks_at_once: tasks whose activations are in memory together; None: one on a
+            CPU, where that is also faster, and all on an accelerator.
+        remat: compute merged matrices, attention and activations again in the backward
+            pass rather than keep them.
+        factor_dtype: of singular directions on the devices.
+        encoder_dtype: of the encoder's parameters and activations.
     """
 
     num_steps: int = 10_000
@@ -51,10 +57,15 @@ class AdaptationConfig:
     temperature: float = 10.0
     checkpoint_every: int = 500
     parallel: Literal["auto", "pmap", "shard_map"] = "auto"
+    tasks_at_once: int | None = None
+    remat: bool = False
+    factor_dtype: Literal["float32", "bfloat16"] = "float32"
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         """Checks the ranges, all at once."""
         least = {"num_steps": 0, "batch_size": 1, "checkpoint_every": 1}
+        least |= {} if self.tasks_at_once is None else {"tasks_at_once": 1}
         problems = [
             f"`{name}` must be at least {bound}, got {getattr(self, name)}."
             for name, bound in least.items()
@@ -65,10 +76,12 @@ class AdaptationConfig:
             for name in ("learning_rate", "temperature")
             if not 0.0 < getattr(self, name) < math.inf
         ]
-        if self.parallel not in ("auto", "pmap", "shard_map"):
-            problems.append(
-                f"`parallel` must be auto, pmap or shard_map, got {self.parallel!r}."
-            )
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                problems.append(
+                    f"`{name}` must be {known}, got {getattr(self, name)!r}."
+                )
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -179,16 +192,23 @@ def adapt(
             text = f"{name}: resuming at step {first:,} of {config.num_steps:,}"
             console.print(text, highlight=False, markup=False)
 
-        factors = parallel.shard_factors(problem.factors, devices)
+        factors, encode = problem.factors, problem.encode
+        if config.factor_dtype == "bfloat16":
+            factors = precision.bfloat16_factors(factors)
+        if config.encoder_dtype == "bfloat16":
+            encode = precision.bfloat16_encoder(encode)
+        factors = parallel.shard_factors(factors, devices)
         origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
         state = parallel.shard_state(state, devices)
         step = make_step(
-            problem.encode,
+            encode,
             problem.classify,
             objective,
             problem.mask,
             optimizer,
             parallel.AXIS,
+            config.tasks_at_once or (1 if devices[0].platform == "cpu" else None),
+            config.remat,
         )
         compiled = parallel.pmap_step if wrapper == "pmap" else parallel.shard_map_step
         step = compiled(step, state, factors, devices)
@@ -270,3 +290,10 @@ def _finite(state, step):
             "checkpoint is still good. Lower the learning rate."
         )
     return state
+
+
+_CHOICES = {
+    "parallel": ("auto", "pmap", "shard_map"),
+    "factor_dtype": ("float32", "bfloat16"),
+    "encoder_dtype": ("float32", "bfloat16"),
+}

@@ -140,7 +140,7 @@ def _device(matrix: Matrix) -> Factors:
 @contextlib.contextmanager
 def _side_by_side(num_threads: int) -> Iterator[ThreadPoolExecutor]:
     """Runs jobs in threads that have one thread of BLAS each."""
-    from scipy.linalg import cython_lapack  # noqa: F401  JAX's own, to be limited too
+    import scipy.linalg.cython_lapack  # noqa: F401  JAX's own, to be limited too
 
     pool = ThreadPoolExecutor(num_threads)
     with threadpoolctl.threadpool_limits(1, "blas"):

@@ -1,0 +1,119 @@
+"""Groups of tasks and recomputation change memory and time, never the numbers."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from adarank_jax.adaptation import parallel
+from adarank_jax.adaptation.objectives import OBJECTIVES
+from adarank_jax.adaptation.step import Batch, State, make_step
+from adarank_jax.core import masks, merge, svd
+from tests.adaptation import problems
+
+OPTIONS = (
+    {"tasks_at_once": 1},
+    {"tasks_at_once": 2},  # of three tasks: the last group is smaller
+    {"tasks_at_once": 5},
+    {"remat": True},
+    {"remat": True, "tasks_at_once": 2},
+)
+
+
+def run(objective="entropy", steps=20, devices=None, with_labels=True, **options):
+    problem = problems.problem()
+    optimizer = optax.sgd(0.05)
+    variables = problems.variables(problem)
+    start = State(variables, optimizer.init(variables))
+    parts = (problem.encode, problem.classify, OBJECTIVES[objective], problem.mask)
+    if devices is None:
+        step = jax.jit(make_step(*parts, optimizer, **options))
+        state, origin, factors = start, problem.origin, problem.factors
+        heads, place = problem.heads, lambda batch: batch
+    else:
+        state = parallel.shard_state(start, devices)
+        factors = parallel.shard_factors(problem.factors, devices)
+        origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
+        step = make_step(*parts, optimizer, parallel.AXIS, **options)
+        step = parallel.shard_map_step(step, state, factors, devices)
+        place = lambda batch: parallel.shard_batch(batch, devices)
+    history = []
+    for number in range(steps):
+        batch = problems.batch(number)
+        batch = batch if with_labels else batch._replace(labels=None)
+        state, metrics = step(state, origin, factors, heads, place(batch))
+        history.append(metrics)
+    if devices is not None:
+        state = parallel.gather_state(state, start)
+    return state, history
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_groups_of_tasks_give_the_same_steps(objective, options):
+    chex.assert_trees_all_close(
+        run(objective, **options), run(objective), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2] + OPTIONS[-1:], ids=str)
+def test_groups_of_tasks_give_the_same_steps_on_eight_devices(options):
+    found = run(devices=jax.devices(), **options)
+    chex.assert_trees_all_close(found, run(), atol=1e-6, rtol=0)
+
+
+def test_groups_need_no_labels():
+    options = {"tasks_at_once": 1, "with_labels": False}
+    chex.assert_trees_all_close(
+        run(steps=2, **options), run(steps=2), atol=1e-6, rtol=0
+    )
+
+
+def compiled(**options):
+    """Compiles a step whose activations are larger than its weights."""
+    rng = np.random.default_rng(0)
+    origin = {f"layer_{i}": np.zeros((32, 32), np.float32) for i in range(4)}
+    vectors = {name: rng.normal(size=(8, 32, 32)).astype(np.float32) for name in origin}
+    factors = svd.decompose_tree(vectors, lambda path, leaf: True)
+    variables = merge.init_variables(factors, 0.3)
+    optimizer = optax.sgd(0.1)
+
+    def encode(params, x):
+        for kernel in params.values():
+            x = jnp.sin(x @ kernel)
+        return x
+
+    step = make_step(
+        encode,
+        lambda features, head: features @ head,
+        OBJECTIVES["entropy"],
+        masks.straight_through,
+        optimizer,
+        **options,
+    )
+    state = State(variables, optimizer.init(variables))
+    heads = [np.ones((32, 3), np.float32)] * 8
+    batch = Batch(np.zeros((8, 256, 32), np.float32))
+    return jax.jit(step).lower(state, origin, factors, heads, batch).compile()
+
+
+def test_one_task_at_a_time_needs_the_activations_of_one():
+    def temporary(count):
+        return compiled(tasks_at_once=count).memory_analysis().temp_size_in_bytes
+
+    assert temporary(1) < temporary(4) / 2 < temporary(8) / 3
+
+
+def test_remat_merges_again():
+    merge_flops = 4 * 2 * 32 * 32 * (8 * 32)
+    with_remat, without = (
+        compiled(remat=remat).cost_analysis()["flops"] for remat in (True, False)
+    )
+    assert with_remat >= without + merge_flops
+
+
+def test_make_step_refuses_no_task_at_once():
+    with pytest.raises(ValueError, match="tasks_at_once"):
+        compiled(tasks_at_once=0)
