@@ -35,17 +35,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shapes", choices=shapes.CLASSES, default="vit-b-32")
     parser.add_argument("--spectrum", choices=SPECTRA, default="decaying")
     parser.add_argument("--backend", choices=get_args(Backend), default="gram")
-    parser.add_argument("--tasks", type=_count, default=8, help="of each matrix")
-    parser.add_argument("--repeats", type=_count, default=5, help="timed loops of each")
+    parser.add_argument("--tasks", type=step.count, default=8, help="of each matrix")
+    parser.add_argument(
+        "--repeats", type=step.count, default=5, help="timed loops of each"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="file for the JSON")
     return parser.parse_args(arguments)
-
-
-def _count(text):
-    """Reads a whole number above zero."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text!r}")
-    return int(text)
 
 
 def measure(options: argparse.Namespace) -> dict:

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from adarank_jax import tree
-from adarank_jax.adaptation import objectives, parallel
+from adarank_jax.adaptation import loop, objectives, parallel
 from adarank_jax.adaptation.step import Batch, State, make_step
 from adarank_jax.core import masks, merge
 from benchmarks import shapes
@@ -33,19 +33,21 @@ def make_run(case: Case, learning_rate: float) -> Callable[[], float]:
         (tree.unflatten(case.origin), case.heads), devices
     )
     state = parallel.shard_state(start, devices)
+    module, classify, inputs = case.module, case.classify, case.inputs
     step = make_step(
-        lambda params, inputs: case.module.apply({"params": params}, inputs),
-        case.classify,
+        lambda params, inputs: module.apply({"params": params}, inputs),
+        classify,
         objectives.entropy,
         masks.straight_through,
         optimizer,
         parallel.AXIS,
+        loop.tasks_at_once(loop.AdaptationConfig(), devices),
     )
     step = parallel.pmap_step(step, state, factors, devices)
 
     def run():
         nonlocal state
-        batch = parallel.shard_batch(Batch(case.inputs), devices)
+        batch = parallel.shard_batch(Batch(inputs), devices)
         state, metrics = step(state, origin, factors, heads, batch)
         jax.block_until_ready(state)
         return float(metrics.loss.sum())

@@ -30,11 +30,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line; exits with a message if it is wrong."""
     parser = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__)
     parser.add_argument("--shapes", choices=DEFAULTS, default="vit-b-32")
-    parser.add_argument("--layers", type=_count, default=2, help="depth, of 12")
-    parser.add_argument("--tasks", type=_count, help="default: the paper's")
-    parser.add_argument("--batch", type=_count, help="examples a task; the paper's")
-    parser.add_argument("--tokens", type=_count, default=128, help="of every text")
-    parser.add_argument("--repeats", type=_count, default=5, help="timed steps of each")
+    parser.add_argument("--layers", type=count, default=2, help="depth, of 12")
+    parser.add_argument("--tasks", type=count, help="default: the paper's")
+    parser.add_argument("--batch", type=count, help="examples a task; the paper's")
+    parser.add_argument("--tokens", type=count, default=128, help="of every text")
+    parser.add_argument("--repeats", type=count, default=5, help="timed steps of each")
     parser.add_argument("--out", type=pathlib.Path, help="file for the JSON")
     options = parser.parse_args(arguments)
     tasks, batch, _ = DEFAULTS[options.shapes]
@@ -43,8 +43,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def _count(text):
-    """Reads a whole number above zero."""
+def count(text: str) -> int:
+    """Reads a whole number above zero from a command line.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+    """
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text!r}")
     return int(text)

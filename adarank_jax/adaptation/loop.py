@@ -207,7 +207,7 @@ def adapt(
             problem.mask,
             optimizer,
             parallel.AXIS,
-            config.tasks_at_once or (1 if devices[0].platform == "cpu" else None),
+            tasks_at_once(config, devices),
             config.remat,
         )
         compiled = parallel.pmap_step if wrapper == "pmap" else parallel.shard_map_step
@@ -238,6 +238,18 @@ def adapt(
         origin, factors, state.variables, problem.mask, devices, wrapper
     )
     return parallel.gather_state(state, start).variables, merged
+
+
+def tasks_at_once(
+    config: AdaptationConfig, devices: Sequence[jax.Device]
+) -> int | None:
+    """Returns how many tasks go through the encoder together; None for all.
+
+    A CPU is fastest with one: the activations then stay in its caches.
+    """
+    if config.tasks_at_once is None and devices[0].platform == "cpu":
+        return 1
+    return config.tasks_at_once
 
 
 class _Log:
