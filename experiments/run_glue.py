@@ -16,7 +16,14 @@ import sys
 from typing import Any
 
 from adarank_jax.adaptation import hosts
-from experiments import cli, glue_suite, language_exporting, run, text_presets
+from experiments import (
+    cli,
+    compile_cache,
+    glue_suite,
+    language_exporting,
+    run,
+    text_presets,
+)
 from experiments.run import Kind
 from experiments.text_config import TextMergeConfig
 
@@ -60,4 +67,5 @@ KIND = Kind(
 
 
 if __name__ == "__main__":
+    compile_cache.enable()
     cli.run(main, Options, run.in_order(sys.argv[1:]), hosts.leave)

@@ -17,6 +17,7 @@ from adarank_jax.adaptation import hosts
 from experiments import (
     cli,
     clip_suite,
+    compile_cache,
     embedded_suite,
     exporting,
     presets,
@@ -68,4 +69,5 @@ KIND = Kind(
 
 
 if __name__ == "__main__":
+    compile_cache.enable()
     cli.run(main, Options, run.in_order(sys.argv[1:]), hosts.leave)

@@ -10,6 +10,9 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
 
+# Commands that tests start keep nothing in the home of whoever runs the tests.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+
 import hypothesis
 import jax
 from jaxtyping import install_import_hook
