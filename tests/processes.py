@@ -1,17 +1,19 @@
 """Starts one command in several processes that find each other."""
 
+import concurrent.futures
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 
-def start(words, num_processes=2, devices_each=4, **options):
+def start(words, num_processes=2, devices_each=4):
     """Starts `python WORDS --coordinator ... --process-id i`, all at once."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices_each)}
+    environment = {"JAX_NUM_CPU_DEVICES": str(devices_each), "PYTHONFAULTHANDLER": "1"}
     return [
         subprocess.Popen(
             [
@@ -20,7 +22,7 @@ def start(words, num_processes=2, devices_each=4, **options):
                 *("--num-processes", str(num_processes)),
                 *("--process-id", str(number)),
             ],
-            env=environment | options.get("env", {}),
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -29,11 +31,13 @@ def start(words, num_processes=2, devices_each=4, **options):
     ]
 
 
-def finish(processes, timeout=300):
+def finish(processes, timeout=500):
     """Waits for all; returns their exit codes and what they printed."""
-    try:
-        printed = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
+        # All are read at once, because a full pipe would stop the one that fills it.
+        waiting = [pool.submit(process.communicate) for process in processes]
+        if concurrent.futures.wait(waiting, timeout).not_done:
+            for process in processes:
+                process.send_signal(signal.SIGABRT)  # shows where each one is
+        printed = [each.result()[0] for each in waiting]
     return [process.returncode for process in processes], printed
