@@ -26,7 +26,7 @@ from adarank_jax.checkpoints import export, files
 from adarank_jax.core import masks, merge
 from adarank_jax.core.merge import Variables
 from adarank_jax.data.batches import TaskBatches
-from experiments import cli, manifest, plan, results, starts, yaml_config
+from experiments import cli, manifest, plan, results, results_table, starts, yaml_config
 from experiments import suite as suites
 from experiments.merge_config import EXPORT_FOLDER, MergeConfig
 from experiments.messages import printable
@@ -141,7 +141,7 @@ def main(options: Options, kind: Kind) -> None:
     # Figures, and the model for others to load.
     rows = results.labelled(comparison.rows)
     if suite.is_labelled:
-        axis = results.axis(suite.metrics, suite.unit)
+        axis = results_table.axis(suite.metrics, suite.unit)
         figures.task_bars(rows, suite.tasks, folder.path / "figures", axis)
     variables = None
     if config.method.is_adapted:
@@ -153,7 +153,7 @@ def main(options: Options, kind: Kind) -> None:
     if config.export.enabled:
         merged = files.read(folder.path / _MERGED)
         kind.export(suite, config, folder, merged, variables, comparison.rows)
-    results.show(rows, suite, results.table_console())
+    results_table.show(rows, suite, results.table_console())
     results.show_published(config.published, results.table_console())
     console.print(f"Everything is in {printable(str(folder.path))}.")
 
