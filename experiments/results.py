@@ -104,6 +104,14 @@ class Comparison:
             },
         )
 
+    def tell(self, text: str) -> None:
+        """Says what is begun that may take minutes.
+
+        Args:
+            text: one line.
+        """
+        self._console.print(printable(text), soft_wrap=True)
+
     def _scores(self, predictions):
         """Compares predictions with labels, where there are labels."""
         found = self._judge(predictions)
@@ -146,22 +154,21 @@ class Comparison:
     @functools.cached_property
     def expert_labels(self) -> list[np.ndarray]:
         """What each expert predicts for its own examples, computed once."""
-        return self._predict(self._suite.finetuned, self._tell)
-
-    def _tell(self, number):
-        """Says which expert is asked, since that may take minutes a task."""
-        tasks = self._suite.tasks
-        name = printable(tasks[number])
-        self._console.print(f"Asking expert {number + 1} of {len(tasks)} ({name}) …")
-
-    def _predict(self, models, tell=lambda number: None):
-        """Predicts the classes of every task's test examples with its model."""
-        suite, found = self._suite, []
-        examples = zip(models, suite.heads, suite.inputs, strict=True)
-        for number, example in enumerate(examples):
-            tell(number)
-            found.append(self._predictor.predict(*example))
+        tasks, found = self._suite.tasks, []
+        for number, expert in enumerate(self._suite.finetuned):
+            place = f"{number + 1} of {len(tasks)} ({tasks[number]})"
+            self.tell(f"Asking expert {place} …")
+            found.append(self._predict_task(expert, number))
         return found
+
+    def _predict(self, models):
+        """Predicts the classes of every task's test examples with its model."""
+        return [self._predict_task(model, i) for i, model in enumerate(models)]
+
+    def _predict_task(self, model, number):
+        """Predicts the classes of one task's test examples."""
+        suite = self._suite
+        return self._predictor.predict(model, suite.heads[number], suite.inputs[number])
 
 
 def names(method: Method, name: str | None = None) -> dict[str, Any]:

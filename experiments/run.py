@@ -26,7 +26,17 @@ from adarank_jax.checkpoints import export, files
 from adarank_jax.core import masks, merge
 from adarank_jax.core.merge import Variables
 from adarank_jax.data.batches import TaskBatches
-from experiments import cli, manifest, plan, results, results_table, starts, yaml_config
+from experiments import (
+    cli,
+    commands,
+    manifest,
+    plan,
+    results,
+    results_table,
+    sizes,
+    starts,
+    yaml_config,
+)
 from experiments import suite as suites
 from experiments.merge_config import EXPORT_FOLDER, MergeConfig
 from experiments.messages import printable
@@ -106,6 +116,9 @@ def main(options: Options, kind: Kind) -> None:
     with cli.usage():
         config, run_dir = _configuration(options, kind)
         run_folder.check_folder(run_dir)
+        if not options.restart:
+            saved = run_folder.read_config(run_dir)
+            commands.check_folder(run_dir, saved, kind.config)
         export.check_target(run_dir / EXPORT_FOLDER)
     if not _files(options) and (unmade := kind.unmade(options.preset)) is not None:
         _make(unmade, config, options, console)
@@ -130,6 +143,7 @@ def main(options: Options, kind: Kind) -> None:
     folder.write_json("manifest.json", manifest.describe() | inputs.facts)
 
     # The table: bounds, static merges, adapted merges, in the order of the file.
+    console.print("Putting models and examples together …")
     suite = inputs.build(folder)
     facts = kind.facts(config)
     if config.published is not None:
@@ -187,6 +201,7 @@ def _configuration(options, kind):
     if given:
         file = pathlib.Path(given[0])
         name = file.stem
+        commands.check_file(file, kind.config)
         config = yaml_config.read_config(kind.config, file, overrides)
     else:
         name = options.preset
@@ -250,6 +265,8 @@ def _add(comparison, suite, folder, config, method):
 
         def made():
             models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
+            if sizes.is_decomposing(method):
+                comparison.tell(_splitting(suite))
             merged = starts.merge_static(method.name, *models, suite.is_merged, **hyper)
             if method == config.method:
                 files.write(folder.path / _MERGED, merged)
@@ -264,6 +281,8 @@ def _add_adapted(comparison, suite, folder, config, method):
     models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
     build = starts.build if method.name == "adarank" else starts.build_dense
     cache = folder.path / "factors"
+    if sizes.is_decomposing(method):
+        comparison.tell(_splitting(suite, ", or reading them from the run folder"))
     origin, factors = build(start, *models, cache, suite.is_merged)
     if method.name == "adarank":
         static = (origin, factors, start.coefficient, start.rank_ratio)
@@ -283,6 +302,14 @@ def _add_adapted(comparison, suite, folder, config, method):
     comparison.add(method, adapted, uses)
 
 
+def _splitting(suite, instead=""):
+    """Announces the longest phase before adaptation."""
+    return (
+        f"Splitting the task vectors of {len(suite.tasks)} experts into singular "
+        f"directions{instead} …"
+    )
+
+
 def _adapt(comparison, suite, folder, config, method, origin, factors):
     """Trains the variables of one method; keeps them and returns merged weights."""
     objective, settings = method.objective, config.adaptation
@@ -292,6 +319,11 @@ def _adapt(comparison, suite, folder, config, method, origin, factors):
     examples = list(zip(*columns, strict=True))
     batches = TaskBatches(examples, settings.batch_size, config.seed, config.shuffle)
     start = starts.get(method)
+    comparison.tell(
+        f"Adapting masks and coefficients on {suite.unit}; the first step is compiled …"
+        if method.name == "adarank"
+        else f"Adapting coefficients on {suite.unit}; the first step is compiled …"
+    )
     variables, _ = adapt(
         Problem(
             tasks=suite.tasks,
