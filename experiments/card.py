@@ -352,18 +352,19 @@ def read_licence(folder: pathlib.Path | None) -> Licence:
         return Licence()
     values = values if isinstance(values, dict) else {}
     found, name, link = (values.get(f"license{end}") for end in ("", "_name", "_link"))
-    if not _matches(r"[\w.+-]{1,64}", found):
+    if not (known := _text(found, r"[\w.+-]{1,64}")):
         return Licence()
     return Licence(
-        found.lower(),
-        name.strip() if _matches(r"[^\0-\x1f\x7f]{1,200}", name) else "",
-        link if _matches(r"(https?://)?[\w.~%/?=&+#-]{1,500}", link) else "",
+        known.lower(),
+        _text(name, r"[^\0-\x1f\x7f]{1,200}").strip(),
+        _text(link, r"(https?://)?[\w.~%/?=&+#-]{1,500}"),
     )
 
 
-def _matches(pattern, value):
-    """Tells whether a value is a text of a form."""
-    return isinstance(value, str) and re.fullmatch(pattern, value, re.A) is not None
+def _text(value, pattern):
+    """Returns a value if it is a text of a form, else an empty text."""
+    is_text = isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII)
+    return value if is_text else ""
 
 
 def _rebuild_command(card):
