@@ -361,7 +361,7 @@ def read_licence(folder: pathlib.Path | None) -> Licence:
     )
 
 
-def _text(value, pattern):
+def _text(value: Any, pattern: str) -> str:
     """Returns a value if it is a text of a form, else an empty text."""
     is_text = isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII)
     return value if is_text else ""
