@@ -11,13 +11,32 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from adarank_jax.checkpoints import hub
 
 UNKNOWN = "unknown"
+
+
+class Licence(NamedTuple):
+    """What a model card says of its licence.
+
+    Attributes:
+        id: as the Hub has it, for example ``mit``, or ``other``.
+        name: of one that the Hub does not have; empty if none is stated.
+        link: to its text, or a file beside the card; empty if none is stated.
+    """
+
+    id: str = UNKNOWN
+    name: str = ""
+    link: str = ""
+
+    def __str__(self) -> str:
+        """Shows it in one line, for example ``other (Llama 2, https://…)``."""
+        more = ", ".join(each for each in (self.name, self.link) if each)
+        return f"{self.id} ({more})" if more else self.id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +52,7 @@ class Parent:
 
     name: str
     source: str
-    licence: str = UNKNOWN
+    licence: Licence = Licence()
     digest: str = ""
 
 
@@ -61,7 +80,7 @@ class Language:
         family: ``bert``, ``roberta`` or ``gpt2``.
         max_length: tokens of a text, or of a pair.
         metrics: by task, ``accuracy`` or ``matthews``.
-        unmerged: paths of the tensors that were not merged.
+        unmerged: tensors that were not merged, named as in the export.
         is_centred: those are the average of the experts, not the base's.
         left_out: names of tensors of the base that the export does not hold.
         unnamed: tasks whose classes no checkpoint and no configuration names.
@@ -110,8 +129,8 @@ class Card:
         dtype: of it in the export, empty if not known.
         stored_digest: SHA-256 of it as it is in the export, read back as
             float32; other than `digest` if the export is rounded.
-        rows: measured accuracies, with `label`, `per_task` and `mean`, shares of one;
-            empty if no labels were given.
+        rows: of the table, with `label`, `per_task`, `mean`, `agreement` and
+            `per_task_agreement`, shares of one, None where a task has no labels.
         result: `label` of the row that is this model.
         has_text_tower: the export is a whole `CLIPModel`.
         has_open_clip: the export has the files of open_clip.
@@ -169,12 +188,23 @@ def render(card: Card) -> str:
     tasks = [parent.name for parent in card.experts]
     metrics = {} if language is None else language.metrics
     name = "image_card.md.jinja" if language is None else "language_card.md.jinja"
+    measured = _measured(card)
+    field = "per_task" if measured else "per_task_agreement"
+    metrics = {task: m for task, m in metrics.items() if task in measured}
+    has_mean = all(row["mean"] is not None for row in card.rows)
     text = environment.get_template(name).render(
         card=card,
         model=language,
         parents=[card.base, *card.experts],
-        rows=sorted(card.rows, key=lambda row: row["mean"]),
+        rows=sorted(
+            ({**row, "scores": row.get(field, {})} for row in card.rows),
+            key=lambda row: row["mean" if has_mean else "agreement"],
+        ),
         tasks=tasks,
+        measured=measured,
+        has_mean=has_mean,
+        unlabelled=[task for task in tasks if task not in measured],
+        has_agreement=any(row.get("agreement") is not None for row in card.rows),
         columns={task: _column(task, metrics.get(task)) for task in tasks},
         metrics=sorted({*metrics.values()}),
         part="image tower" if language is None else "encoder",
@@ -188,6 +218,13 @@ def render(card: Card) -> str:
         rebuild=_rebuild_command(card),
     )
     return f"---\n{_metadata(card)}\n---\n{text}"
+
+
+def _measured(card):
+    """Lists the tasks that have a score."""
+    scored = {k for row in card.rows for k, v in row["per_task"].items()
+              if v is not None}  # fmt: skip
+    return [parent.name for parent in card.experts if parent.name in scored]
 
 
 def _column(task, metric):
@@ -244,6 +281,8 @@ def _metadata(card):
 
     parents = (card.base, *card.experts)
     licences = {parent.licence for parent in parents}
+    # One that every parent has; several together have no name.
+    licence = licences.pop() if len(licences) == 1 else Licence()
     language = card.language
     kind = "image-classification" if language is None else "text-classification"
     family = "clip" if language is None else language.family
@@ -261,6 +300,7 @@ def _metadata(card):
         )
         for row in own
         for task, share in row["per_task"].items()
+        if share is not None
     ]
     whole = card.has_text_tower
     image = "zero-shot-image-classification" if whole else "image-feature-extraction"
@@ -269,9 +309,10 @@ def _metadata(card):
         base_model_relation="merge",
         eval_results=results or None,
         library_name="transformers",
-        license=licences.pop()
-        if len(licences - {UNKNOWN}) == len(licences) == 1
-        else None,
+        license=licence.id if licence.id != UNKNOWN else None,
+        license_name=_visible(licence.name) or None,
+        # A file beside the card of a parent is not beside this one.
+        license_link=licence.link if "://" in licence.link else None,
         model_name=_visible(card.title),
         pipeline_tag=image if language is None else kind,
         tags=["merge", "model-merging", family, "adarank"],
@@ -290,28 +331,40 @@ def hub_id(source: str) -> str | None:
     return parts[0] if parts else None
 
 
-def read_licence(folder: pathlib.Path | None) -> str:
-    """Reads the licence that a model folder states; `UNKNOWN` if it states none.
+def read_licence(folder: pathlib.Path | None) -> Licence:
+    """Reads the licence that a model folder states.
 
     Args:
         folder: with a README.md, perhaps; None for no folder.
+
+    Returns:
+        The licence; its `id` is `UNKNOWN` if none is stated.
     """
     file = folder / "README.md" if folder else None
     if file is None or not file.is_file():
-        return UNKNOWN
+        return Licence()
     with file.open("rb") as stream:
         text = stream.read(1_000_000).decode("utf-8", errors="replace")
     matter = re.match(r"\s*---\r?\n(.*?)\r?\n---\s", text, re.DOTALL)
     try:
         values = yaml.safe_load(matter[1]) if matter else None
     except yaml.YAMLError:
-        return UNKNOWN
-    found = values.get("license") if isinstance(values, dict) else None
-    if not isinstance(found, str) or not re.fullmatch(
-        r"[\w.+-]{1,64}", found, re.ASCII
-    ):
-        return UNKNOWN
-    return found.lower()
+        return Licence()
+    values = values if isinstance(values, dict) else {}
+    found, name, link = (values.get(f"license{end}") for end in ("", "_name", "_link"))
+    if not (known := _text(found, r"[\w.+-]{1,64}")):
+        return Licence()
+    return Licence(
+        known.lower(),
+        _text(name, r"[^\0-\x1f\x7f]{1,200}").strip(),
+        _text(link, r"(https?://)?[\w.~%/?=&+#-]{1,500}"),
+    )
+
+
+def _text(value: Any, pattern: str) -> str:
+    """Returns a value if it is a text of a form, else an empty text."""
+    is_text = isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII)
+    return value if is_text else ""
 
 
 def _rebuild_command(card):

@@ -18,7 +18,7 @@ def enable(folder: pathlib.Path | None = None) -> None:
         folder: made if it is missing; `default()` if not given. If somebody else may
             write to it, it is not used and a line on standard error says so.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = folder or default()
     try:

@@ -94,8 +94,10 @@ def _readme(config, inputs, facts):
     """Writes the model card."""
     base = inputs.base
     licence = card.read_licence(base.state.files[0].parent)
-    matter = {"base_model": card.hub_id(base.source), "license": licence}
-    matter = {k: v for k, v in matter.items() if v not in (None, card.UNKNOWN)}
+    keys = ("license", "license_name", "license_link")
+    matter = dict(zip(keys, licence, strict=True))
+    matter |= {"base_model": card.hub_id(base.source)}
+    matter = {k: v for k, v in matter.items() if v not in (None, "", card.UNKNOWN)}
     matter |= {"library_name": "transformers", "tags": ["clip", "adarank"]}
     command = shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]])
     escape = card.escape

@@ -109,13 +109,13 @@ def about_run(
         "digest": recipe.digest(merged),
         "dtype": stored[0],
         "stored_digest": recipe.digest(stored[1]),
-        "rows": results.labelled([row for row in rows if row["mean"] is not None]),
+        "rows": results.labelled(rows),
         "result": own,
         "has_masks": config.method.name == "adarank",
     }
 
 
-def licence(source: str) -> str:
+def licence(source: str) -> card.Licence:
     """Reads the licence of a parent from its own card, where that is on disk.
 
     Args:
@@ -124,7 +124,7 @@ def licence(source: str) -> str:
     try:
         path = hub.resolve(source, offline=True).path
     except (OSError, ValueError):
-        return card.UNKNOWN
+        return card.Licence()
     return card.read_licence(path if path.is_dir() else path.parent)
 
 

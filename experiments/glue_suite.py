@@ -192,6 +192,7 @@ def _check_task(
         f"{where}.classes",
         lambda: language_heads.class_names(expert.classes, stated, head),
     )
+    log.warn(f"{where}.classes", *language_heads.doubts(expert.classes, stated))
     place = f"{where}.data"
     metric = log.attempt(place, lambda: task_texts.metric(expert))
     if metric is None:

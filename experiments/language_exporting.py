@@ -87,8 +87,9 @@ def write(
 
 def _language(suite, config, merged, metrics):
     """Lists what only the card of a language model tells."""
+    stored = language_export.names(suite.base)
     unmerged = [
-        path
+        stored[path]
         for path, leaf in tree.flatten(merged).items()
         if not suite.is_merged(path, leaf)
     ]

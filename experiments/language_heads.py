@@ -1,14 +1,15 @@
 """The head of a task of a language model: that of its expert, or one from a file."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from adarank_jax import tree
 from adarank_jax.checkpoints import containers, formats, language_names
 from adarank_jax.checkpoints.language import LanguageCheckpoint
-from adarank_jax.data.class_order import listed
+from adarank_jax.data.class_order import listed, plain
+from adarank_jax.data.texts import generic_numbers
 from adarank_jax.models import sequence_heads
 from adarank_jax.models.language import Family
 from adarank_jax.tree import Tree
@@ -87,6 +88,29 @@ def row_names(names: Sequence[str] | None, head: Tree | None) -> Sequence[str] |
     if names is not None or head is None:
         return names
     return tuple(f"LABEL_{i}" for i in range(sequence_heads.num_classes(head)))
+
+
+def doubts(given: Sequence[str] | None, stated: Sequence[str] | None) -> Iterator[str]:
+    """Says that a configuration names the rows of a head otherwise than its checkpoint.
+
+    Args:
+        given: by the configuration.
+        stated: by the checkpoint; nothing is said of numbers, such as ``LABEL_0``.
+
+    Yields:
+        A warning, if so.
+    """
+    if given is None or stated is None or generic_numbers(stated) is not None:
+        return
+    if len(given) != len(stated) or [*map(plain, given)] == [*map(plain, stated)]:
+        return
+    is_same = {*map(plain, given)} == {*map(plain, stated)}
+    yield (
+        f"the names are {listed(given)}, but config.json of the checkpoint has "
+        f"{listed(stated)}{', the same in another order' if is_same else ''}; those "
+        "given here are taken. In a wrong order every score is wrong: leave `classes` "
+        "out to take the checkpoint's."
+    )
 
 
 def class_names(

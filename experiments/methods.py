@@ -17,7 +17,7 @@ from adarank_jax.core import masks, merge
 from adarank_jax.core.merge import Variables
 from adarank_jax.data.batches import TaskBatches
 from adarank_jax.tree import Tree
-from experiments import results, starts
+from experiments import results, sizes, starts
 from experiments import suite as suites
 from experiments.merge_config import MergeConfig, Method
 from experiments.results import Comparison
@@ -60,6 +60,8 @@ def add(
 
         def made():
             models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
+            if sizes.is_decomposing(method):
+                comparison.tell(_splitting(suite))
             with SvdProgress(comparison.console) as progress:
                 chosen = (suite.is_merged, config.svd_backend, progress)
                 merged = starts.merge_static(method.name, *models, *chosen, **hyper)
@@ -113,6 +115,8 @@ def _start(comparison, suite, config, method, start, cache):
     waits = not hosts.is_lead() and cache is not None
     if waits:
         hosts.wait()
+    if sizes.is_decomposing(method):
+        comparison.tell(_splitting(suite, ", or reading them from the run folder"))
     with SvdProgress(comparison.console) as progress:
         origin, factors = make(report=progress)
     if not waits:
@@ -127,6 +131,14 @@ def _start(comparison, suite, config, method, start, cache):
     return origin, factors
 
 
+def _splitting(suite, instead=""):
+    """Announces the longest phase before adaptation."""
+    return (
+        f"Splitting the task vectors of {len(suite.tasks)} experts into singular "
+        f"directions{instead} …"
+    )
+
+
 def _adapt(comparison, suite, folder, config, method, origin, factors):
     """Trains the variables of one method; keeps them and returns merged weights."""
     objective, settings = method.objective, config.adaptation
@@ -138,6 +150,8 @@ def _adapt(comparison, suite, folder, config, method, origin, factors):
     examples = list(zip(*columns, strict=True))
     batches = _batches(suite, examples, config)
     start = starts.get(method)
+    what = "masks and coefficients" if method.name == "adarank" else "coefficients"
+    comparison.tell(f"Adapting {what} on {suite.unit}; the first step is compiled …")
     variables, _ = adapt(
         Problem(
             tasks=suite.tasks,

@@ -1,9 +1,10 @@
 """What a run would need: shapes, memory, disk and time, before anything is changed.
 
 Sizes are counted from shapes. Times are estimates from one matrix product and one SVD
-that are timed here, and say so.
+that are timed here, and say so; nothing is timed for a run that cannot start.
 """
 
+import os
 import pathlib
 import shutil
 import time
@@ -79,21 +80,23 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
         lines.append(("fetch", f"from the Hub: {', '.join(inputs.to_fetch)}"))
     if inputs.shapes is not None:
         lines += _needs(config, inputs, run_dir, warnings)
+    if inputs.shapes is not None and not problems:
+        lines.append(("time", _times(config, inputs)))
     if not problems:
         lines.append(("next", "the same command without --plan"))
     return Plan(problems, warnings, lines)
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Prints a plan."""
+    """Prints a plan: problems first, because without them all the rest is idle."""
     found = f"{_some(plan.problems, 'problem')}, {_some(plan.warnings, 'warning')}"
     console.print(f"PLAN  {found}; nothing was changed", **_PLAIN)
+    for problem in plan.problems:
+        console.print(f"problem   {printable(problem)}", **_PLAIN)
     for heading, text in plan.lines:
         console.print(f"{heading:<9} {printable(text)}", **_PLAIN)
     for warning in plan.warnings:
         console.print(f"warning   {printable(warning)}", **_PLAIN)
-    for problem in plan.problems:
-        console.print(f"problem   {printable(problem)}", **_PLAIN)
 
 
 def _some(things, name):
@@ -102,7 +105,7 @@ def _some(things, name):
 
 
 def _needs(config, inputs, run_dir, warnings):
-    """Lists matrices, memory, disk and time, and warns of what does not fit."""
+    """Lists matrices, memory and disk, and warns of what does not fit."""
     chosen = sizes.count(config, inputs)
     every = {m: sizes.count(config, inputs, m) for m in sizes.methods(config)}
     devices = jax.local_devices()
@@ -158,12 +161,12 @@ def _needs(config, inputs, run_dir, warnings):
         ("masks", masks),
         ("memory", memory),
         ("disk", room),
-        ("time", _times(config, inputs, every)),
     ]
 
 
-def _times(config, inputs, every):
+def _times(config, inputs):
     """Estimates times from one product and one SVD on this machine."""
+    every = {m: sizes.count(config, inputs, m) for m in sizes.methods(config)}
     devices = jax.local_devices()
     is_cpu = devices[0].platform == "cpu"
     size = 1024 if is_cpu else 8192
@@ -172,7 +175,8 @@ def _times(config, inputs, every):
     product_seconds = _seconds(lambda: product(x).block_until_ready())
     flops = 2.0 * size**3 / product_seconds * (1 if is_cpu else len(jax.devices()))
     noise = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
-    svd_seconds = _seconds(lambda: np.linalg.svd(noise)) / 512**3
+    host = jax.device_put(noise, jax.local_devices(backend="cpu")[0])
+    svd_seconds = _seconds(lambda: jax.block_until_ready(_split(host))) / 512**3
     svd = svd_seconds * sum(each.svd_flops for each in every.values())
     adapted = [each for each in every.values() if each.step_flops]
     steps = [config.adaptation.num_steps * each.step_flops / flops for each in adapted]
@@ -190,19 +194,38 @@ def _times(config, inputs, every):
     total = svd + sum(steps) + rows * evaluation
     return (
         f"very roughly {_duration(total)}: {'; '.join(parts)} (from a product and an "
-        f"SVD timed here and now; reading {inputs.unit} is not counted)"
+        f"SVD timed here and now{_busy()}; reading {inputs.unit} is not counted)"
     )
 
 
+def _split(matrix):
+    """Decomposes a matrix as a run does."""
+    return jnp.linalg.svd(matrix, full_matrices=False)
+
+
+def _busy():
+    """Says that other work slows the machine down, and with it what was timed."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load <= cores:
+        return ""
+    return f", while the machine was busy: load {load:.1f} on {cores} cores"
+
+
 def _seconds(call):
-    """Times a call: the middle one of three after a first one."""
+    """Times a call: the best of several after a first one.
+
+    Other work on the machine only ever adds to a time.
+    """
     call()
-    found = []
-    for _ in range(3):
+    found, begun = [], time.perf_counter()
+    while len(found) < 3 or (
+        len(found) < 20 and time.perf_counter() - begun < _SECONDS_OF_TIMING
+    ):
         started = time.perf_counter()
         call()
         found.append(time.perf_counter() - started)
-    return sorted(found)[1]
+    return min(found)
 
 
 def _existing(path):
@@ -224,9 +247,12 @@ def _bytes(number):
 
 def _duration(seconds):
     """Shows a duration."""
-    if seconds < 120:
-        return f"{seconds:.2g} s"
+    if seconds < 9.95:
+        return f"{seconds:.1g} s" if seconds < 0.095 else f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+_SECONDS_OF_TIMING = 1.0
 _PLAIN = {"highlight": False, "markup": False, "soft_wrap": True}

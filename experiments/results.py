@@ -1,4 +1,4 @@
-"""Rows of a comparison, and the table that shows them."""
+"""Rows of a comparison: made, measured and written one by one."""
 
 import functools
 import time
@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from adarank_jax.adaptation import evaluate, metrics
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.tree import Tree
 from experiments.merge_config import Method, Published
-from experiments.suite import Metric, Suite, judged_by
+from experiments.messages import printable
+from experiments.suite import Suite
 
 
 class Comparison:
@@ -55,8 +55,8 @@ class Comparison:
         """Makes parameters, measures them and writes the row.
 
         `agreement` is the share of predictions that are the same as those of the task's
-        own expert; it needs no labels. A task without labels has no score, and a mean
-        is given only if every task has one.
+        own expert, `per_task_agreement` that of each task; they need no labels. A task
+        without labels has no score, and a mean is given only if every task has one.
 
         Args:
             method: what is measured.
@@ -77,12 +77,16 @@ class Comparison:
             is_one = isinstance(made, Mapping)
             models = [made] * len(self._suite.tasks) if is_one else made
             predictions = self._predict(models)
-        agreements = [*map(evaluate.count, predictions, self.expert_labels)]
+        counts = map(evaluate.count, predictions, self.expert_labels)
+        agreements = [float(each.share) for each in counts]
         self.rows.append(
             found
             | self._scores(predictions)
             | {
-                "agreement": float(np.mean([each.share for each in agreements])),
+                "agreement": float(np.mean(agreements)),
+                "per_task_agreement": dict(
+                    zip(self._suite.tasks, agreements, strict=True)
+                ),
                 "seconds": round(seconds, 2),
                 "uses": uses,
             }
@@ -109,6 +113,14 @@ class Comparison:
         """
         found = names(method, name)
         return any(found.items() <= row.items() for row in self.rows)
+
+    def tell(self, text: str) -> None:
+        """Says what is begun that may take minutes.
+
+        Args:
+            text: one line.
+        """
+        self.console.print(printable(text), soft_wrap=True)
 
     def _scores(self, predictions):
         """Compares predictions with labels, where there are labels."""
@@ -152,15 +164,21 @@ class Comparison:
     @functools.cached_property
     def expert_labels(self) -> list[np.ndarray]:
         """What each expert predicts for its own examples, computed once."""
-        return self._predict(self._suite.finetuned)
+        tasks, found = self._suite.tasks, []
+        for number, expert in enumerate(self._suite.finetuned):
+            place = f"{number + 1} of {len(tasks)} ({tasks[number]})"
+            self.tell(f"Asking expert {place} …")
+            found.append(self._predict_task(expert, number))
+        return found
 
     def _predict(self, models):
         """Predicts the classes of every task's test examples with its model."""
+        return [self._predict_task(model, i) for i, model in enumerate(models)]
+
+    def _predict_task(self, model, number):
+        """Predicts the classes of one task's test examples."""
         suite = self._suite
-        return [
-            self._predictor.predict(*example)
-            for example in zip(models, suite.heads, suite.inputs, strict=True)
-        ]
+        return self._predictor.predict(model, suite.heads[number], suite.inputs[number])
 
 
 def names(method: Method, name: str | None = None) -> dict[str, Any]:
@@ -205,79 +223,6 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
-def axis(metrics: Sequence[Metric], unit: str) -> str:
-    """Names what a figure of the scores shows, for example ``accuracy on …, %``.
-
-    Args:
-        metrics: of each task.
-        unit: what the examples are.
-
-    Examples:
-        >>> axis(["accuracy", "matthews"], "texts")
-        'accuracy or Matthews correlation on test texts, %'
-    """
-    return f"{_score(metrics)} on test {unit}, %"
-
-
-def title(tasks: Sequence[str], metrics: Sequence[Metric], unit: str) -> str:
-    """Says what the scores of a table are, and which task has which metric.
-
-    Args:
-        tasks: names.
-        metrics: of each task.
-        unit: what the examples are.
-
-    Examples:
-        >>> title(["mnist"], ["accuracy"], "images")
-        'Accuracy on the test images, %, with binomial standard errors'
-    """
-    if {*metrics} == {"accuracy"}:
-        return f"Accuracy on the test {unit}, %, with binomial standard errors"
-    judged = judged_by(tasks, metrics)
-    return f"Scores on the test {unit} x 100, with standard errors: {judged}"
-
-
-def show(rows: Sequence[Mapping[str, Any]], suite: Suite, console: Console) -> None:
-    """Prints the rows, worst first, in percent; one column a task if there is room.
-
-    Without labels there are no scores: then rows are in the order of agreement with
-    the experts.
-    """
-    is_labelled = all(row["mean"] is not None for row in rows)
-    table = Table(
-        title=escape(title(suite.tasks, suite.metrics, suite.unit)),
-        caption=f"normalized: mean over tasks of {_score(suite.metrics)} / that of the "
-        "task's own expert; agreement: share of predictions that are the expert's own; "
-        "seconds: to make the model. Labels were used for this table only.",
-    )
-    if not is_labelled:
-        table.title = "Agreement with each task's own expert, %"
-        table.caption = "No labels, so no scores for all tasks."
-    table.add_column("method", no_wrap=True)
-    columns = dict(zip(suite.tasks, suite.metrics, strict=True))
-    needed = 110 + sum(max(len(task), 5) + 3 for task in columns)
-    if console.is_terminal and console.width < needed:
-        table.caption = f"{table.caption} Scores by task are in results.json."
-        columns = {}
-    for task, metric in columns.items():
-        shown = task if metric == "accuracy" else f"{task} (Matthews)"
-        table.add_column(escape(shown), justify="right")
-    for name in ("mean", "normalized", "agreement", "seconds"):
-        if is_labelled or name in ("agreement", "seconds"):
-            table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("uses")
-    key = "mean" if is_labelled else "agreement"
-    for entry in sorted(rows, key=lambda entry: entry[key]):
-        cells = [_percent(entry["per_task"][task], 1) for task in columns]
-        if is_labelled:
-            error = _percent(entry["standard_error"], 2)
-            cells += [f"{_percent(entry['mean'], 2)} ± {error}"]
-            cells += [_percent(entry["normalized"], 1)]
-        cells += [_percent(entry["agreement"], 1), f"{entry['seconds']:.1f}"]
-        table.add_row(escape(entry["label"]), *cells, entry["uses"])
-    console.print(table)
-
-
 def show_published(published: Published | None, console: Console) -> None:
     """Prints what a paper says about this run, apart from what was measured."""
     if published is None:
@@ -300,17 +245,6 @@ def show_presets(presets: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _score(metrics):
-    """Names what the tasks are judged by."""
-    return " or ".join(_NAMES[each] for each in sorted({*metrics}))
-
-
-def _percent(share, digits):
-    """Shows a share in percent, or a dash if it is not known."""
-    return "–" if share is None else f"{100 * share:.{digits}f}"
-
-
 _FILE_WIDTH = 200
 _MEANS = ("mean", "standard_error", "normalized")
-_NAMES = {"accuracy": "accuracy", "matthews": "Matthews correlation"}
 _PER_TASK = {"per_task": "value", "per_task_standard_error": "standard_error"}

@@ -22,7 +22,17 @@ from adarank_jax.adaptation import hosts, parallel, per_device, run_folder
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.analysis import figures, ranks
 from adarank_jax.checkpoints import export
-from experiments import cli, manifest, methods, plan, results, starts, yaml_config
+from experiments import (
+    cli,
+    commands,
+    manifest,
+    methods,
+    plan,
+    results,
+    results_table,
+    starts,
+    yaml_config,
+)
 from experiments import suite as suites
 from experiments.merge_config import EXPORT_FOLDER, MergeConfig
 from experiments.messages import printable
@@ -121,6 +131,9 @@ def main(options: Options, kind: Kind) -> None:
         config, run_dir = _configuration(options, kind)
         if hosts.is_lead():
             run_folder.check_folder(run_dir)
+            if not options.restart:
+                saved = run_folder.read_config(run_dir)
+                commands.check_folder(run_dir, saved, kind.config)
             export.check_target(run_dir / EXPORT_FOLDER)
     if not _files(options) and (unmade := kind.unmade(options.preset)) is not None:
         _make(unmade, config, options, console)
@@ -175,6 +188,7 @@ def _run(config, inputs, kind, folder, run_dir, console):
     cache = run_dir / "factors" if _sees_folder(run_dir) else None
 
     # The table: bounds, static merges, adapted merges, in the order of the file.
+    console.print("Putting models and examples together …")
     suite = inputs.build(folder)
     facts = kind.facts(config)
     if config.published is not None:
@@ -199,7 +213,7 @@ def _finish(comparison, suite, folder, config, kind, console):
     """Draws the figures, and exports the model for others to load."""
     rows = results.labelled(comparison.rows)
     if suite.is_labelled:
-        axis = results.axis(suite.metrics, suite.unit)
+        axis = results_table.axis(suite.metrics, suite.unit)
         figures.task_bars(rows, suite.tasks, folder.path / "figures", axis)
     variables = None
     if config.method.is_adapted:
@@ -210,7 +224,7 @@ def _finish(comparison, suite, folder, config, kind, console):
     if config.export.enabled:
         merged = methods.read_merged(folder)
         kind.export(suite, config, folder, merged, variables, comparison.rows)
-    results.show(rows, suite, results.table_console())
+    results_table.show(rows, suite, results.table_console())
     results.show_published(config.published, results.table_console())
     console.print(f"Everything is in {printable(str(folder.path))}.")
 
@@ -244,6 +258,7 @@ def _configuration(options, kind):
     if given:
         file = pathlib.Path(given[0])
         name = file.stem
+        commands.check_file(file, kind.config)
         config = yaml_config.read_config(kind.config, file, overrides)
     else:
         name = options.preset

@@ -65,7 +65,7 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
     # A product of every token with every block kernel, and attention between tokens.
     example_flops = 2.0 * tokens * inside + 4.0 * tokens**2 * width * layers
 
-    is_masked, is_svd = method.name == "adarank", _is_decomposing(method)
+    is_masked, is_svd = method.name == "adarank", is_decomposing(method)
     is_leading = is_masked and starts.get(method).is_decorrelated
     ranks = [min(shape) // (tasks if is_leading else 1) or 1 for shape in shapes]
     places = [(m, n, r) for (m, n), r in zip(shapes, ranks, strict=True)]
@@ -103,8 +103,12 @@ def methods(config: MergeConfig) -> Sequence[Method]:
     return list(dict.fromkeys([*config.compare, config.method]))
 
 
-def _is_decomposing(method):
-    """Tells whether a method needs an SVD."""
+def is_decomposing(method: Method) -> bool:
+    """Tells whether a method needs an SVD.
+
+    Args:
+        method: of a run.
+    """
     if method.name == "adamerging":
         start = starts.get(method)
         return start.is_decorrelated or start.rank_ratio < 1.0

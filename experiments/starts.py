@@ -8,6 +8,7 @@ the masks choose among the decorrelated directions, which are not decorrelated a
 """
 
 import functools
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -79,13 +80,22 @@ def doubts(config: MergeConfig) -> Iterator[str]:
             "tsv_m."
         )
     settings = config.adaptation
-    reach = settings.num_steps * settings.learning_rate
-    if reach < 0.1 and any(m.name == "adarank" for m in chosen):
+    steps, rate = settings.num_steps, settings.learning_rate
+    if steps * rate < _LOGIT and any(m.name == "adarank" for m in chosen):
+        remedy = f"take {math.ceil(_LOGIT / rate):,} steps or more at this rate"
+        if steps:
+            remedy += f", or a rate of {_rounded_up(_LOGIT / steps):g} for {steps:,}"
         yield (
-            f"{settings.num_steps:,} steps at a rate of {settings.learning_rate:g} "
-            "cannot flip a mask: its logit starts at 0.1 or -0.1 and moves by about "
-            "the rate a step; take 100 steps or more at 1e-3."
+            f"{steps:,} steps at a rate of {rate:g} cannot flip a mask: its logit "
+            f"starts at {_LOGIT} or -{_LOGIT} and moves by about the rate a step; "
+            f"{remedy}."
         )
+
+
+def _rounded_up(number):
+    """Rounds up to two digits, so that what is shown is enough."""
+    unit = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return math.ceil(number / unit - 1e-9) * unit
 
 
 def build(
@@ -225,3 +235,5 @@ AVERAGING = ("weight_averaging", "cart")
 
 DECOMPOSING = ("cart", "tsv_m")
 """Mergers that decompose the task vectors of every expert."""
+
+_LOGIT = 0.1  # of a direction that is kept at the start; minus that of the others

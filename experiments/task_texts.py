@@ -1,6 +1,7 @@
 """The texts of a task: opened, numbered as the head is, with what is odd."""
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -52,6 +53,7 @@ def open_texts(
         ValueError: texts cannot be used, or classes are not those of the head.
     """
     if data.dataset is not None:
+        _check_task(data.dataset)
         return glue.load(
             data.dataset,
             data.split,
@@ -71,11 +73,21 @@ def open_texts(
         split, place = data.split or "validation", data.parquet or ""
         path = pathlib.Path(place).expanduser()
         at = {"split": split, "config": data.subset}
+        if not path.exists() and not _is_name(place):
+            raise texts.missing(path)
         if path.exists() or path.suffix == ".parquet":
             source = texts.open_parquet(path, *options, **at)
         else:
             source = texts.from_hub(place, *options, **at, offline=offline)
     return source if names is None else texts.renumbered(source, names)
+
+
+def _is_name(place):
+    """Tells what may be a data set on the Hub; all else is a path on this machine."""
+    name = place.partition("@")[0]
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None and (
+        not name.endswith(_ENDINGS)
+    )
 
 
 def find_labels(source: Texts, rows: int) -> np.ndarray | None:
@@ -115,12 +127,25 @@ def metric(expert: TextExpert) -> Metric:
         expert: of the configuration.
 
     Raises:
-        KeyError: there is no such data set.
+        KeyError: there is no such data set; the message says how else texts are named.
         ValueError: the data set is a regression.
     """
     if expert.metric is not None or expert.data.dataset is None:
         return expert.metric or "accuracy"
+    _check_task(expert.data.dataset)
     return glue.get(expert.data.dataset).metric
+
+
+def _check_task(name):
+    """Says how else texts are named, where a single word is no task of GLUE."""
+    if not glue.is_task(name):
+        try:
+            glue.get(name)
+        except KeyError as error:
+            raise KeyError(
+                f"{error.args[0]} Texts of your own are a path with a dot or a slash, "
+                f"`./{name}.csv`, and those on the Hub `org/{name}`."
+            ) from None
 
 
 def known_size(data: TextData) -> int:
@@ -155,3 +180,6 @@ def doubts(tokens: Tokens, batch_size: int) -> Iterator[str]:
     if tokens.num_empty:
         yield f"{tokens.num_empty} of {total} texts have no token of their own."
     yield from task_checks.shortage(total, batch_size, "texts")
+
+
+_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".gz", ".zip")

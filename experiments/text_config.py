@@ -1,7 +1,8 @@
 """What a run of text classifiers is configured by: texts, heads, lengths and metrics.
 
 Where nothing is said, settings are those that the authors took for RoBERTa-base
-(`CART`); a GPT-2 run that keeps them is warned.
+(`CART`); a run of GPT-2 that keeps them is warned, and so is one of BERT, of which the
+authors have none.
 """
 
 import dataclasses
@@ -126,6 +127,12 @@ class TextData(Strict):
         wrong = [name for name in wrong if getattr(self, name) is not None]
         if wrong:
             raise ValueError(f"{named[0]} has no {' and no '.join(wrong)}")
+        if self.label_column in self.columns:
+            raise ValueError(
+                f"`label_column` is {self.label_column!r}, which `columns` names as "
+                "texts; name the column of the classes, or leave it out if there is "
+                "none"
+            )
         if len(self.columns) not in (1, 2) or len({*self.columns}) < len(self.columns):
             raise ValueError(
                 "`columns` must name one column of texts, or two different ones for "
@@ -213,6 +220,9 @@ def with_start(method: Method) -> Method:
         method: any; one that says both, or that does not start at the average, stays
             as it is.
 
+    Returns:
+        The method; `model_fields_set` names what it said itself.
+
     Examples:
         >>> with_start(Method(name="adarank", origin="cart")).rank_ratio
         0.04
@@ -224,7 +234,9 @@ def with_start(method: Method) -> Method:
         for name in ("coefficient", "rank_ratio")
         if getattr(method, name) is None
     }
-    return method.model_copy(update=missing)
+    values = {name: getattr(method, name) for name in Method.model_fields}
+    stated = method.model_fields_set
+    return Method.model_construct(stated, **values | missing)
 
 
 class TextMergeConfig(MergeConfig):
@@ -293,28 +305,32 @@ def misfits(config: TextMergeConfig, family: str | None) -> Iterator[tuple[str, 
     Yields:
         A field and a warning.
     """
-    usual, own = CART["roberta"], CART.get(family or "", CART["roberta"])
-    if own == usual:
+    usual, own = CART["roberta"], CART.get(family or "")
+    if family is None or own == usual:
         return
+    start = "coefficient {0:g} and rank ratio {1:g}"
+    instead, rate = f"and have no run of {family}", f"they have no run of {family}"
+    if own is not None:
+        instead = f"but {start.format(*own)} for {family}"
+        rate = f"for {family} they took {own.learning_rate:g}"
     methods = {"method": config.method}
     methods |= {f"compare.{i}": each for i, each in enumerate(config.compare)}
-    start = "coefficient {0:g} and rank ratio {1:g}"
     for where, method in methods.items():
         values = (method.coefficient, method.rank_ratio)
         is_usual = any(map(operator.eq, values, usual))
+        if own is None:  # nobody knows better than who states both
+            is_usual = not {"coefficient", "rank_ratio"} <= method.model_fields_set
         if "cart" in (method.name, method.origin) and is_usual:
             yield (
                 where,
                 f"the start of CART here is {start.format(*values)}. The authors took "
-                f"{start.format(*usual)} for RoBERTa, but {start.format(*own)} for "
-                f"{family}; state both to choose.",
+                f"{start.format(*usual)} for RoBERTa, {instead}; state both to choose.",
             )
     is_adapted = any(method.is_adapted for method in methods.values())
     if is_adapted and config.adaptation.learning_rate == usual.learning_rate:
         yield (
             "adaptation.learning_rate",
-            f"{usual.learning_rate:g} is the authors' for RoBERTa; for {family} they "
-            f"took {own.learning_rate:g}.",
+            f"{usual.learning_rate:g} is the authors' for RoBERTa; {rate}.",
         )
 
 

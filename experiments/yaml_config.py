@@ -36,8 +36,10 @@ def read_config(
             message with every mistake and its place.
     """
     if not file.is_file():
-        near = difflib.get_close_matches(file.name, _names(file.parent), n=1)
-        hint = f"; did you mean `{file.parent / near[0]}`?" if near else "."
+        # Endings are alike in every name, so they say nothing.
+        known = {pathlib.Path(name).stem: name for name in _names(file.parent)}
+        near = difflib.get_close_matches(file.stem, known, n=1, cutoff=0.7)
+        hint = f"; did you mean `{file.parent / known[near[0]]}`?" if near else "."
         raise FileNotFoundError(f"There is no file `{file}`{hint}")
     if file.stat().st_size > _LARGEST:
         raise ValueError(f"`{file}` is larger than {_LARGEST:,} bytes; is it a config?")

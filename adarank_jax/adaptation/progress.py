@@ -4,17 +4,14 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
 class AdaptationProgress:
     """Shows step, speed, time left and what is minimised.
+
+    Until two steps are measured there is no speed, because the first one is compiled.
+    On a narrow terminal the name is cut first, then the bar.
 
     Args:
         name: of the run.
@@ -33,22 +30,27 @@ class AdaptationProgress:
         measure: str = "entropy",
     ):
         """Prepares the bar; `with` starts it."""
-        self._name, self._first, self._num_steps = name, first, num_steps
+        self._name, self._num_steps = name, num_steps
         self._console, self._measure = console, measure
-        self._started = time.perf_counter()
-        self._told = self._started
+        self._told = time.perf_counter()
+        self._first: tuple[int, float] | None = None
+        # Step, speed, time left and measure are never cut: they take this much.
+        fixed = 2 * len(str(num_steps)) + len(measure) + _ROOM_OF_NUMBERS
+        room = max(console.width - fixed, 0)
+        width = min(_WIDEST_NAME, max(room - _NARROWEST_BAR, _NARROWEST_NAME))
+        shown = name if len(name) <= width else f"{name[: width - 1]}…"
+        bar = min(_WIDEST_BAR, room - width)
         self._bar = Progress(
-            TextColumn(f"{name:<24}"),
-            BarColumn(),
+            TextColumn(f"{shown:<{width}}", markup=False),
+            *([BarColumn(bar_width=bar)] if bar > 0 else []),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]:5.1f} it/s  ETA"),
-            TimeRemainingColumn(),
-            TextColumn(f"{measure} {{task.fields[value]:.3f}}"),
+            TextColumn("{task.fields[shown]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
+        waiting = "compiling …" if first < num_steps else ""
         self._task = self._bar.add_task(
-            name, total=num_steps, completed=first, speed=0.0, value=float("nan")
+            name, total=num_steps, completed=first, shown=waiting
         )
 
     def __enter__(self) -> "AdaptationProgress":
@@ -68,18 +70,36 @@ class AdaptationProgress:
     def update(self, done: int, value: float) -> None:
         """Shows that `done` steps are finished and what was measured in the last."""
         now = time.perf_counter()
-        speed = (done - self._first) / max(now - self._started, 1e-9)
-        self._bar.update(self._task, completed=done, speed=speed, value=value)
+        measured = f"{self._measure} {value:.3f}"
+        if self._first is None:
+            self._first = done, now
+            pace = ""
+        else:
+            begun, started = self._first
+            speed = (done - begun) / max(now - started, 1e-9)
+            left = (self._num_steps - done) / max(speed, 1e-9)
+            pace = f"{speed:.1f} it/s, ETA {_clock(left)}, "
+        self._bar.update(self._task, completed=done, shown=pace + measured)
         due = now - self._told >= _SECONDS_BETWEEN_LINES or done == self._num_steps
         if not self._console.is_terminal and due:
             self._told = now
-            left = (self._num_steps - done) / max(speed, 1e-9)
             self._console.print(
-                f"{self._name}: step {done:,} of {self._num_steps:,}, {speed:.1f} it/s,"
-                f" ETA {left:.0f} s, {self._measure} {value:.3f}",
+                f"{self._name}: step {done:,} of {self._num_steps:,}, {pace}{measured}",
                 soft_wrap=True,
                 highlight=False,
+                markup=False,
             )
 
 
+def _clock(seconds):
+    """Shows a time left as hours, minutes and seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
 _SECONDS_BETWEEN_LINES = 15.0
+_WIDEST_NAME, _NARROWEST_NAME = 24, 6
+_WIDEST_BAR, _NARROWEST_BAR = 40, 10
+_ROOM_OF_NUMBERS = 42
+"""Of "/", "1234.5 it/s, ETA 123:45:67, ", " 0.123" and the spaces between columns."""

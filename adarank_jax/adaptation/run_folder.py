@@ -127,9 +127,24 @@ def differences(path: str | os.PathLike, config: dict[str, Any]) -> str:
     Returns:
         A message; empty if the folder is new or holds the same run.
     """
-    path = pathlib.Path(path)
-    saved = _saved_config(path) if path.is_dir() else None
+    saved = read_config(path)
     return "" if saved in (None, config) else _difference(path, saved, config)
+
+
+def read_config(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Reads the configuration of the run in a folder; changes nothing.
+
+    Args:
+        path: of the folder.
+
+    Returns:
+        Plain values; None if there is no run.
+
+    Raises:
+        ValueError: the folder holds files that are not of a run.
+    """
+    path = pathlib.Path(path)
+    return _saved_config(path) if path.is_dir() else None
 
 
 class Checkpoints:
@@ -231,36 +246,31 @@ def _named(state):
 
 def _difference(path, saved, config):
     """Lists what differs between two configurations, by dotted key."""
-    there, now = _dotted(saved), _dotted(config)
-    keys = [*dict.fromkeys([*now, *there])]
-    lines = [
-        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
-        for key in keys
-        if there.get(key) != now.get(key)
-    ]
+    lines = [*_differing(saved, config)]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
     return (
         f"`{path}` holds a run with another configuration; choose another folder with "
-        "--run-dir, or start over with --restart:\n  " + "\n  ".join(lines)
+        "--run-dir. Or throw that run away with --restart.\n  " + "\n  ".join(lines)
     )
+
+
+def _differing(there, now, prefix=""):
+    """Yields what differs; a branch that one side lacks is one line."""
+    for key in dict.fromkeys([*now, *there]):
+        both = there.get(key), now.get(key)
+        if all(isinstance(each, dict) for each in both):
+            yield from _differing(*both, f"{prefix}{key}.")
+        elif key not in now or key not in there:
+            yield f"{prefix}{key}: only {'now' if key in now else 'there'}"
+        elif both[0] != both[1]:
+            yield f"{prefix}{key}: {_short(both[0])} there, {_short(both[1])} now"
 
 
 def _short(value):
     """Shows a value in few characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _dotted(values, prefix=""):
-    """Lists the values of nested dicts by dotted key."""
-    flat = {}
-    for key, value in values.items():
-        is_branch = isinstance(value, dict) and value
-        flat |= (
-            _dotted(value, f"{prefix}{key}.") if is_branch else {prefix + key: value}
-        )
-    return flat
 
 
 _MOST_LINES = 12

@@ -90,10 +90,11 @@ def write_model(
             source=f"The head of {head.task!r}",
         )
     states = {"model": weights(base, vision, dtype)}
+    wide = base if dtype is None else model_folder.in_float32(base)
     texts = {"config.json": model_files.config(base, dtype)}
     if with_open_clip:
         states["open_clip_model"] = model_folder.cast(
-            _open_clip_state(base, vision), dtype
+            _open_clip_state(wide, vision), dtype
         )
         texts["open_clip_config.json"] = model_files.open_clip_config(base)
     texts |= model_files.beside(base)
@@ -147,6 +148,7 @@ def weights(
     Raises:
         ValueError: as for `write_model`.
     """
+    base = base if dtype is None else model_folder.in_float32(base)
     return model_folder.cast(hugging_face_state(base, vision), dtype)
 
 

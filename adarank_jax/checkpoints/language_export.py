@@ -84,7 +84,7 @@ def write_model(
     target = check_target(folder)
     for head in heads:
         _check_head(base, head)
-    names = slugs([head.task for head in heads])
+    files_of = slugs([head.task for head in heads])
     state = weights(base, encoder, dtype)
     tokenizer = language_files.tokenizer(base)
     texts = {"config.json": language_files.config(base, dtype), **tokenizer}
@@ -94,7 +94,7 @@ def write_model(
     about |= {"dtype": dtype or "as the base", "left_out": left_out(base)}
     about["tasks"] = {
         name: {"task": head.task, **head.about}
-        for name, head in zip(names, heads, strict=True)
+        for name, head in zip(files_of, heads, strict=True)
     }
     texts[folders.MARK] = model_folder.to_json({**about, **(record or {})})
 
@@ -109,7 +109,7 @@ def write_model(
         for name, content in texts.items():
             (new / name).write_bytes(content)
         shards.write_state(new, state, max_shard_size=max_shard_size)
-        for name, (values, tensors) in zip(names, tasks, strict=True):
+        for name, (values, tensors) in zip(files_of, tasks, strict=True):
             place = new / "tasks" / name
             place.mkdir(parents=True)
             (place / "config.json").write_bytes(values)
@@ -153,6 +153,7 @@ def weights(
     Raises:
         ValueError: as for `write_model`.
     """
+    base = base if dtype is None else model_folder.in_float32(base)
     state = language.with_encoder(base, encoder)
     plain = {new: state[name] for name, new in _names(base).items()}
     return model_folder.cast(plain, dtype)
@@ -169,6 +170,18 @@ def left_out(base: LanguageCheckpoint) -> list[str]:
         transformers fills in itself.
     """
     return sorted(base.state.tensors.keys() - _names(base).keys())
+
+
+def names(base: LanguageCheckpoint) -> dict[str, str]:
+    """Returns what the parameters of the encoder are called in an export.
+
+    Args:
+        base: checkpoint that is exported.
+
+    Returns:
+        The name in model.safetensors of each path.
+    """
+    return {e.path: e.name for e in language_names.encoder_entries(_bare(base.layout))}
 
 
 def stored_encoder(
@@ -258,8 +271,7 @@ def _is_of_copy(base, name):
 def _names(base):
     """Maps names in the base to those of a bare encoder, for all that is exported."""
     layout = base.layout
-    bare = layout._replace(wrapper="", prefix="", norm_ends=("weight", "bias"))
-    entries = [language_names.encoder_entries(each) for each in (layout, bare)]
+    entries = map(language_names.encoder_entries, (layout, _bare(layout)))
     names = {one.name: two.name for one, two in zip(*entries, strict=True)}
     start = layout.wrapper + layout.prefix
     for name in base.state.tensors:
@@ -267,6 +279,11 @@ def _names(base):
         if name.startswith(start) and _BESIDE.fullmatch(rest) and name not in names:
             names[name] = rest
     return names
+
+
+def _bare(layout):
+    """Returns the layout of a bare encoder as transformers writes it."""
+    return layout._replace(wrapper="", prefix="", norm_ends=("weight", "bias"))
 
 
 _BESIDE = re.compile(

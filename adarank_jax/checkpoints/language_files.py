@@ -28,7 +28,7 @@ def config(
     """
     file = base.folder / "config.json"
     content, values = model_folder.read_inside(file), formats.read_json(file)
-    own = dict(values)
+    own, values = values, model_folder.without_name(values)
     if dtype is not None:
         values.pop("torch_dtype", None)
         values["dtype"] = dtype

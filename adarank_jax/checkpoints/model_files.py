@@ -10,7 +10,7 @@ from typing import Any
 
 from adarank_jax.checkpoints import clip_config, formats
 from adarank_jax.checkpoints.clip import ClipCheckpoint
-from adarank_jax.checkpoints.model_folder import read_inside, to_json
+from adarank_jax.checkpoints.model_folder import read_inside, to_json, without_name
 
 
 def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
@@ -25,12 +25,16 @@ def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
     """
     file = _folder(base) / "config.json"
     is_own = base.layout.kind == "hugging_face" and file.is_file()
-    if is_own and dtype is None:
-        return read_inside(file)
     values = formats.read_json(file) if is_own else new_config(base.config)
-    dtype = dtype or (None if base.layout.dtype == "mixed" else base.layout.dtype)
-    values.pop("torch_dtype", None)
-    return to_json(values | ({"dtype": dtype} if dtype else {}))
+    own, values = values, without_name(values)
+    if is_own and dtype is None and own == values:
+        return read_inside(file)
+    if not is_own:
+        dtype = dtype or (None if base.layout.dtype == "mixed" else base.layout.dtype)
+    if dtype:
+        values.pop("torch_dtype", None)
+        values["dtype"] = dtype
+    return to_json(values)
 
 
 def new_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,25 @@ def cast(state: Mapping[str, np.ndarray], dtype: str | None) -> dict[str, np.nda
     return rounded
 
 
+def in_float32(base: Any) -> Any:
+    """Widens the tensors of a checkpoint, so that what replaces them is rounded once.
+
+    Args:
+        base: a checkpoint with `state` and `layout`.
+
+    Returns:
+        The same checkpoint; its floating-point tensors are float32.
+    """
+    tensors = {
+        name: np.asarray(x, np.float32) if _is_floating(x) else x
+        for name, x in base.state.tensors.items()
+    }
+    return base._replace(
+        state=base.state._replace(tensors=tensors),
+        layout=base.layout._replace(dtype="float32"),
+    )
+
+
 def _is_floating(array):
     """Tells whether an array holds floating-point numbers, of any kind."""
     return array.dtype in _DTYPES.values() or array.dtype.kind == "f"
@@ -168,6 +187,23 @@ def read_inside(file: pathlib.Path) -> bytes:
             "file itself there."
         )
     return real.read_bytes()
+
+
+def without_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Drops the name of the model that a config.json was written for.
+
+    Args:
+        values: the parsed file; a merged model is not the base that they name.
+
+    Examples:
+        >>> without_name({"_name_or_path": "a/b", "text_config": {"_name_or_path": ""}})
+        {'text_config': {}}
+    """
+    return {
+        key: without_name(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if key != "_name_or_path"
+    }
 
 
 def to_json(values: Mapping[str, Any]) -> bytes:

@@ -67,7 +67,7 @@ def cast(
         what: what to call `new` in messages.
 
     Returns:
-        Array by name; those of `same` themselves where the numbers are equal.
+        Array by name; those of `same` themselves where every bit is equal.
 
     Raises:
         ValueError: a shape differs, or a number is not finite in the dtype.
@@ -83,7 +83,9 @@ def cast(
                 f"{what} has {name!r} with shape {array.shape}, but it is "
                 f"{old.shape} in `{source}`; merge models of one architecture."
             )
-        if name in same and np.array_equal(old.astype(np.float32), array):
+        # Zeros of another sign would change the digest of what was measured.
+        bits = old.astype(np.float32).view(np.int32)
+        if name in same and np.array_equal(bits, array.view(np.int32)):
             cast[name] = old
             continue
         with np.errstate(over="ignore"):

@@ -317,8 +317,10 @@ def _snapshot(repo, split, config, revision, options):
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         at = f" at {revision!r}" if revision else ""
         reason = str(error).strip().splitlines()[0]
-        if options.get("local_files_only"):
-            reason = "it was not fetched before, and `offline` forbids to do it now."
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            reason = "it was not fetched before, and the Hub cannot be reached now: "
+            is_off = options.get("local_files_only")
+            reason += f"no network{', or `offline` is set' if is_off else ''}."
         raise FileNotFoundError(
             f"The data set `{repo}`{at} is not here: {reason} Fetch it with `python -m "
             "experiments.prepare` where there is a network, check the name, or give a "

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from adarank_jax.data.class_order import listed
-from adarank_jax.data.text_source import Texts, check_columns, nearest
+from adarank_jax.data.text_source import Texts, check_columns, missing, nearest
 
 
 def open_csv(
@@ -211,7 +211,8 @@ def _label_column(path, header, wanted, columns):
         return "label" if "label" in header and "label" not in columns else None
     if wanted in columns:
         raise ValueError(
-            f"`label_column` must be another column than the texts', got {wanted!r}."
+            f"`label_column` is {wanted!r}, which `columns` names as texts; name the "
+            "column of the classes, or leave it out if there is none."
         )
     return _find(path, header, wanted, "")
 
@@ -228,7 +229,7 @@ def _find(path, header, name, what):
 def _lines(path: pathlib.Path) -> Iterator[str]:
     """Yields the lines of a file, and says where it is not UTF-8."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file `{path}`; check the path.")
+        raise missing(path)
     with open(path, "rb") as stream:
         head = stream.read(4)
         kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)

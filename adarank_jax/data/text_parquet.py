@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adarank_jax.data import parquet
-from adarank_jax.data.text_source import Texts, check_columns, nearest
+from adarank_jax.data.text_source import Texts, check_columns, missing, nearest
 
 
 def open_parquet(
@@ -121,7 +121,7 @@ def _read(path, columns, label):
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file `{path}`; check the path.")
+        raise missing(path)
     try:
         with pq.ParquetFile(path) as file:
             found = file.schema_arrow.names
@@ -135,8 +135,8 @@ def _read(path, columns, label):
                 wanted.append("label")
             if len({*wanted}) < len(wanted):
                 raise ValueError(
-                    "`label_column` must be another column than the texts', got "
-                    f"{label!r}."
+                    f"`label_column` is {label!r}, which `columns` names as texts; "
+                    "name the column of the classes, or leave it out if there is none."
                 )
             return file.read(columns=wanted)
     except (pa.ArrowInvalid, OSError) as error:

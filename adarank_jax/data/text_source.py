@@ -9,6 +9,7 @@ ends in a `Texts`, which says in one way what is wrong with a text or a label.
 import copy
 import difflib
 import math
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -387,6 +388,27 @@ def nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     more = f"; did you mean {close[0]!r}?" if close else "."
     return f"it has {listed(known)}{more}"
+
+
+def missing(path: pathlib.Path) -> FileNotFoundError:
+    """Says that there is no such file, and what is there instead.
+
+    Args:
+        path: of a file or folder that does not exist.
+
+    Returns:
+        An error; its message has the name in the same folder that is spelt most alike.
+    """
+    there, name = path.parent, path.name
+    while not there.is_dir() and there != there.parent:
+        there, name = there.parent, there.name
+    names = sorted(each.name for each in there.iterdir()) if there.is_dir() else []
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean `{there / close[0]}`?" if close else ""
+    if not close:
+        few = ", ".join(names[:6]) or "nothing"
+        hint = f"`{there}` holds {few}{', …' if len(names) > 6 else ''}."
+    return FileNotFoundError(f"There is no file or folder `{path}`; {hint}")
 
 
 def check_columns(columns: str | Sequence[str]) -> list[str]:

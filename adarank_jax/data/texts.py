@@ -10,6 +10,7 @@ from adarank_jax.data.text_source import (
     Texts,
     TextSource,
     generic_numbers,
+    missing,
     renumbered,
     shared_texts,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Texts",
     "from_hub",
     "generic_numbers",
+    "missing",
     "open_csv",
     "open_jsonl",
     "open_parquet",

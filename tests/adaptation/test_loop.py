@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 from adarank_jax.adaptation import prefetch
 from adarank_jax.adaptation.loop import AdaptationConfig, adapt
 from adarank_jax.adaptation.objectives import entropy
+from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.adaptation.run_folder import RunFolder
 from tests.adaptation import problems
 
@@ -169,6 +171,25 @@ def test_progress_tells_step_speed_time_left_and_entropy(tmp_path):
     assert "step 12 of 12" in line
     for word in ("it/s", "ETA", "entropy"):
         assert word in line
+
+
+@pytest.mark.parametrize("name", ["run", "adarank-task_arithmetic-expert_labels"])
+def test_progress_has_room_for_the_time_left_on_a_narrow_terminal(name):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, height=25)
+    with AdaptationProgress(name, 0, 5_000, console) as progress:
+        progress._bar.refresh()
+        begin = stream.getvalue()
+        progress.update(1, 1.25)
+        progress.update(2, 1.25)
+        progress._bar.refresh()
+    assert "compiling" in begin
+    assert "nan" not in stream.getvalue() and "-:--" not in stream.getvalue()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    lines = re.split(r"[\r\n]+", text)
+    assert max(map(len, lines)) <= 80
+    assert name[:8] in lines[-2]
+    assert re.search(r"2/5000 .*it/s, ETA \d+:\d\d:\d\d, entropy 1.250", lines[-2])
 
 
 @pytest.mark.parametrize(

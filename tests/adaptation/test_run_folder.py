@@ -14,6 +14,21 @@ def test_run_folder_opens_again_with_the_same_config(tmp_path):
     assert again.read_json("results.json", None) == [1]
 
 
+def test_difference_is_short_where_a_whole_branch_is_missing(tmp_path):
+    one = {"merge": {"seed": 0, "experts": {f"a{i}": {"x": i} for i in range(99)}}}
+    two = {"merge": {"seed": 0, "experts": {"b": {"x": 0}}, "qkv": None}}
+    RunFolder(tmp_path, one, restart=False)
+    with pytest.raises(ValueError) as caught:
+        RunFolder(tmp_path, two, restart=False)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1 + 12 + 1
+    assert lines[1:3] == [
+        "  merge.experts.b: only now",
+        "  merge.experts.a0: only there",
+    ]
+    assert lines[0].index("--run-dir") < lines[0].index("--restart")
+
+
 def test_run_folder_refuses_another_config_and_names_the_difference(tmp_path):
     RunFolder(tmp_path, CONFIG, restart=False)
     with pytest.raises(ValueError, match="seed: 0 there, 1 now"):

@@ -359,6 +359,38 @@ def test_untouched_export_is_replaced_and_no_other_folder(tmp_path, base):
         language_export.write_model(out, base, base.encoder)
 
 
+def test_config_does_not_have_the_name_of_the_base(tmp_path):
+    source = language_folders.write(tmp_path / "base", "bert")
+    file = source / "config.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"_name_or_path": "org/another"}))
+    base = language.read_language(str(source))
+    head = LanguageHead("a", language_folders.head("bert", 2, 0), ("no", "yes"))
+    out = language_export.write_model(tmp_path / "out", base, base.encoder, [head])
+    for place in (out, out / "tasks" / "a"):
+        found = json.loads((place / "config.json").read_text())
+        assert "_name_or_path" not in found
+        assert found["hidden_size"] == values["hidden_size"]
+
+
+def test_zeros_keep_their_sign(tmp_path):
+    base = language.read_language(str(language_folders.write(tmp_path / "b", "bert")))
+    flat = {k: np.array(x) for k, x in tree.flatten(base.encoder).items()}
+    name = next(k for k in flat if k.endswith("bias"))
+    flat[name] = np.zeros_like(flat[name])
+    base = base._replace(
+        encoder=tree.unflatten(flat),
+        state=base.state._replace(
+            tensors=language.with_encoder(base, tree.unflatten(flat))
+        ),
+    )
+    merged = tree.unflatten(flat | {name: -flat[name]})
+    _, stored = language_export.stored_encoder(
+        base, language_export.weights(base, merged)
+    )
+    assert np.signbit(tree.flatten(stored)[name]).all()
+
+
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
 def test_link_out_of_the_folder_of_the_base_is_refused_before_any_work(tmp_path, name):
     source = language_folders.write(tmp_path / "base", "bert")

@@ -5,10 +5,12 @@ import os
 import threading
 import zipfile
 
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import errors
 from PIL import Image
 
 from adarank_jax.data import class_order, loading, npz, parquet, registry, sources
@@ -781,6 +783,20 @@ def test_load_warns_of_an_unchecked_row_that_names_no_class(hub, tiny_registry):
     write_parquet(file, [1, 2, 3], [0, 1, 1], names=[*classes])
     source = loading.load("RenderedSST2", offline=True, classes=classes)
     assert sources.warnings_of(source) == []
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_hub_out_of_reach_is_told_as_no_network(monkeypatch, offline):
+    def fail(*_, **__):
+        raise errors.LocalEntryNotFoundError("An error happened")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(
+        FileNotFoundError, match="cannot be reached.*no network"
+    ) as info:
+        parquet.from_hub("me/set", offline=offline)
+    assert ("`offline`" in str(info.value)) == offline
+    assert "forbids" not in str(info.value)
 
 
 def test_load_reads_the_hub_offline(hub, tiny_registry):

@@ -98,7 +98,7 @@ def test_missing_columns_are_listed_with_the_nearest(tmp_path, kind):
         opener(path, ["first", "secnd"])
     with pytest.raises(ValueError, match=r"no column 'lable'.*did you mean 'label'"):
         opener(path, "first", "lable")
-    with pytest.raises(ValueError, match="another column than the texts', got 'first'"):
+    with pytest.raises(ValueError, match="is 'first', which `columns` names as texts"):
         opener(path, "first", "first")
     with pytest.raises(FileNotFoundError, match="no file"):
         opener(tmp_path / "gone", "first")

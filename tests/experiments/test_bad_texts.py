@@ -418,6 +418,23 @@ def _(family):
     family.config["base"] = str(family / "bsae")
 
 
+@refused("data_typo", "experts.mood.data: ", "moood.csv`; did you mean", "/mood.csv`?")
+def _(family):
+    family.expert()["data"] = str(family / "texts/moood.csv")
+
+
+@refused("data_folder_typo", "experts.mood.data: ", "no file or folder", "/texts`?")
+def _(family):
+    family.expert()["data"] = str(family / "textts")
+
+
+@refused(
+    "data_of_one_word", "experts.mood.data: ", "no GLUE task 'imdb'", "`./imdb.csv`"
+)
+def _(family):
+    family.expert()["data"] = "imdb"
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_refused(name, family):
     break_, words = CASES[name]
@@ -468,6 +485,21 @@ def _(family):
 def _(family):
     file = family / "texts/mood.csv"
     file.write_text(file.read_text().replace("good\n", "bad\n"))
+
+
+@warned(
+    "classes_in_another_order", "experts.mood.classes: ", "the same in another order"
+)
+def _(family):
+    family.expert()["classes"] = ["good", "bad"]
+
+
+@warned("other_classes", "experts.mood.classes: ", "'no', 'yes'", "has 'bad', 'good'; ")
+def _(family):
+    file = family / "texts/mood.csv"
+    text = file.read_text().replace(",bad\n", ",no\n").replace(",good\n", ",yes\n")
+    file.write_text(text)
+    family.expert()["classes"] = ["no", "yes"]
 
 
 @warned("few_texts", "experts.mood.data: ", "2 texts are fewer than a batch of 8")
@@ -549,6 +581,33 @@ def test_settings_of_roberta_are_told_to_a_user_of_gpt2(copy, chosen):
         assert told[0].startswith("method: the start of CART here is coefficient 1.6")
         assert "coefficient 1.3 and rank ratio 0.01 for gpt2" in told[0]
         assert told[1].startswith("adaptation.learning_rate: 0.0001 is the authors'")
+
+
+def test_settings_of_roberta_are_told_to_a_user_of_bert(copy):
+    family = copy("bert")
+    family.config["method"] = {"name": "adarank", "origin": "cart"}
+    family.config["compare"] = ["individual", "cart"]
+    found = run_glue.KIND.check(_config(family), True)
+    told = [text for text in found.warnings if "for RoBERTa" in text]
+    assert not found.problems
+    assert [text.split(": ")[0] for text in told] == [
+        *("method", "compare.1", "adaptation.learning_rate")
+    ]
+    assert "coefficient 1.6 and rank ratio 0.04 for RoBERTa, and have no run" in told[0]
+    assert "no run of bert" in told[2]
+    # Who states both has chosen, be it the same numbers.
+    family.config["method"] |= {"coefficient": 1.6, "rank_ratio": 0.04}
+    family.config["compare"] = ["individual"]
+    family.config["adaptation"]["learning_rate"] = 2e-4
+    found = run_glue.KIND.check(_config(family), True)
+    assert not [text for text in found.warnings if "for RoBERTa" in text]
+
+
+def test_classes_of_a_checkpoint_without_names_contradict_nothing(family, capsys):
+    family.values(id2label={"0": "LABEL_0", "1": "LABEL_1"})
+    family.expert()["classes"] = ["bad", "good"]
+    found = run_glue.KIND.check(_config(family), True)
+    assert not [text for text in found.warnings if "classes: " in text]
 
 
 def _own_head(family):

@@ -7,9 +7,10 @@ import yaml
 from markdown_it import MarkdownIt
 
 from experiments import card, exporting
-from experiments.card import Card, CardHead, Parent
+from experiments.card import Card, CardHead, Licence, Parent
 from experiments.image_config import ImageMergeConfig
 
+MIT = Licence("mit")
 EVIL = "<script>alert(1)</script> | `x` [y](z) *b*\x1b[2J\n# head\u202e"
 ROWS = [
     {"label": "adarank", "per_task": {"mnist": 0.875, "svhn": 0.5}, "mean": 0.6875},
@@ -21,12 +22,10 @@ def make(**options):
     defaults = {
         "title": "two-digits",
         "method": "AdaRank from CART",
-        "base": Parent(
-            "base", "openai/clip-vit-base-patch32@3d74acf", "mit", "ab" * 32
-        ),
+        "base": Parent("base", "openai/clip-vit-base-patch32@3d74acf", MIT, "ab" * 32),
         "experts": [
-            Parent("mnist", "org/mnist", "mit", "cd" * 32),
-            Parent("svhn", "./experts/svhn.pt", "mit"),
+            Parent("mnist", "org/mnist", MIT, "cd" * 32),
+            Parent("svhn", "./experts/svhn.pt", MIT),
         ],
         "heads": [CardHead("mnist", "mnist", 10), CardHead("svhn", "svhn", 10)],
         "uses": "unlabelled test images",
@@ -74,7 +73,7 @@ def test_front_matter_is_what_the_hub_reads():
 
 @pytest.mark.parametrize("licence", ["apache-2.0", "unknown"])
 def test_licence_is_stated_only_if_all_parents_share_one_that_is_known(licence):
-    matter, _ = split(make(base=Parent("base", "org/base", licence)))
+    matter, _ = split(make(base=Parent("base", "org/base", Licence(licence))))
     assert "license" not in matter
     unknown = [Parent("mnist", "a/b"), Parent("svhn", "a/c")]
     matter, _ = split(make(base=Parent("base", "org/base"), experts=unknown))
@@ -86,6 +85,64 @@ def test_without_labels_nothing_is_claimed():
     assert "model-index" not in matter
     assert "Not measured" in plain(tokens)
     assert "%" not in plain(tokens)
+
+
+def test_tasks_without_labels_have_a_dash_and_the_others_their_score():
+    rows = [
+        {
+            "label": label,
+            "per_task": {"mnist": share, "svhn": None},
+            "mean": None,
+            "agreement": agreement,
+            "per_task_agreement": {"mnist": agreement, "svhn": agreement},
+        }
+        for label, share, agreement in (
+            ("adarank", 0.875, 0.9375),
+            ("pretrained", 0.25, 0.5),
+        )
+    ]
+    matter, tokens = split(make(rows=rows))
+    (entry,) = matter["model-index"]
+    names = [result["dataset"]["name"] for result in entry["results"]]
+    assert names == ["mnist"]
+    assert table(tokens) == [
+        ["method", "mnist", "svhn", "agreement"],
+        ["pretrained", "25.00", "–", "50.00"],
+        ["adarank (this model)", "87.50", "–", "93.75"],
+    ]
+    text = plain(tokens)
+    assert "Not measured" not in text
+    assert "No labels were given for svhn" in text
+
+
+def test_without_any_labels_the_table_shows_agreement_and_says_so():
+    row = {
+        "label": "adarank",
+        "per_task": dict.fromkeys(("mnist", "svhn")),
+        "mean": None,
+    }
+    row |= {"agreement": 0.75, "per_task_agreement": {"mnist": 0.5, "svhn": 1.0}}
+    matter, tokens = split(make(rows=[row]))
+    assert "model-index" not in matter
+    assert "Not measured: no labels were given." in plain(tokens)
+    assert "columns of the tasks show agreement" in plain(tokens)
+    assert table(tokens)[1] == ["adarank (this model)", "50.00", "100.00", "75.00"]
+
+
+def table(tokens):
+    """Returns the cells of the table of results, row by row."""
+    rows, found, is_in = [], [], False
+    for token in tokens:
+        if token.type == "tr_open":
+            found = []
+        is_in = is_in or token.type in ("th_open", "td_open")
+        if token.type == "inline" and is_in:
+            found.append(token.content)
+        is_in = is_in and token.type not in ("th_close", "td_close")
+        if token.type == "tr_close":
+            rows.append(found)
+    start = next(i for i, row in enumerate(rows) if row[0] == "method")
+    return [row for row in rows[start:] if len(row) == len(rows[start])]
 
 
 def test_table_has_every_method_in_percent_worst_first():
@@ -138,7 +195,7 @@ def test_hostile_names_mean_nothing_but_themselves():
     text = make(
         title=EVIL,
         method=EVIL,
-        base=Parent("base", EVIL, "mit"),
+        base=Parent("base", EVIL, MIT),
         experts=[Parent(EVIL, EVIL)],
         heads=[CardHead(EVIL, "slug", 3)],
         uses=EVIL,
@@ -186,7 +243,7 @@ def test_snippets_are_python_and_name_files_of_the_export(has_text_tower):
 
 
 def test_licence_is_read_from_the_front_matter_of_a_parent(tmp_path):
-    assert card.read_licence(None) == card.read_licence(tmp_path) == "unknown"
+    assert card.read_licence(None) == card.read_licence(tmp_path) == Licence()
     readme = tmp_path / "README.md"
     for text, expected in (
         ("---\nlicense: MIT\ntags: [a]\n---\n# Hi\n", "mit"),
@@ -199,7 +256,38 @@ def test_licence_is_read_from_the_front_matter_of_a_parent(tmp_path):
         ("---\n{: bad\n---\n", "unknown"),
     ):
         readme.write_bytes(text.encode())
-        assert card.read_licence(tmp_path) == expected, text
+        assert card.read_licence(tmp_path) == Licence(expected), text
+
+
+def test_other_licences_have_their_name_and_link(tmp_path):
+    stated = "license: other\nlicense_name: Llama 2\nlicense_link: https://a.b/c_d\n"
+    (tmp_path / "README.md").write_text(f"---\n{stated}---\n")
+    own = card.read_licence(tmp_path)
+    assert own == Licence("other", "Llama 2", "https://a.b/c_d")
+    experts = [Parent("mnist", "a/b", own), Parent("svhn", "a/c", own)]
+    matter, tokens = split(make(base=Parent("base", "a/d", own), experts=experts))
+    assert matter["license"] == "other"
+    assert matter["license_name"] == "Llama 2"
+    assert matter["license_link"] == "https://a.b/c_d"
+    cells = [token.content for token in tokens if token.type == "inline"]
+    assert cells.count("other (Llama 2, https://a.b/c\\_d)") == 3
+    # Not of all parents: no licence of the whole, but each in its row.
+    matter, tokens = split(make(experts=experts))
+    assert not {key for key in matter if key.startswith("license")}
+    assert "Llama 2" in plain(tokens)
+    # A file beside the card of a parent is not beside this one.
+    beside = own._replace(link="LICENSE.md")
+    matter, _ = split(make(base=Parent("base", "a/d", beside), experts=[]))
+    assert matter["license_name"] == "Llama 2" and "license_link" not in matter
+
+
+@pytest.mark.parametrize(
+    "stated",
+    ["license_name: [a]", "license_name: ''", "license_link: 'javascript:x y'"],
+)
+def test_odd_names_and_links_of_licences_are_left_out(tmp_path, stated):
+    (tmp_path / "README.md").write_text(f"---\nlicense: other\n{stated}\n---\n")
+    assert card.read_licence(tmp_path) == Licence("other")
 
 
 def test_paths_are_no_parents_on_the_hub(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import chex
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from adarank_jax import tree
 from adarank_jax.adaptation.run_folder import RunFolder
@@ -178,6 +179,21 @@ def test_tensors_that_are_not_merged_are_those_of_the_origin(tmp_path, case, ori
     text = (tmp_path / "run" / "export" / "README.md").read_text()
     told = {"average": "the average of the experts", "pretrained": "those of the base"}
     assert f"Not merged, but {told[origin]}:" in text
+    (line,) = [x for x in text.splitlines() if x.startswith("Not merged")]
+    named = line.replace("\\", "").partition(": ")[2].removesuffix(".").split(", ")
+    state = load_file(tmp_path / "run" / "export" / "model.safetensors")
+    assert len(named) == len(expected) and {*named} <= {*state}
+
+
+def test_float32_export_of_a_half_base_is_what_was_measured(tmp_path):
+    suite, _, merged = export(tmp_path, "gpt2-tsv_m", dtype="float32")
+    assert suite.base.layout.dtype == "bfloat16"
+    out = tmp_path / "run" / "export"
+    stored = language.read_language(str(out)).encoder
+    chex.assert_trees_all_equal(stored, merged)
+    text = (out / "README.md").read_text()
+    assert "float32, rounded no further: those that were measured" in text
+    assert "rounded after" not in text
 
 
 @pytest.mark.parametrize("copies", [False, True])

@@ -1,9 +1,11 @@
+import os
 import socket
+import time
 
 import pytest
 from huggingface_hub import constants
 
-from experiments import clip_suite, plan, presets, sizes, yaml_config
+from experiments import clip_suite, plan, presets, results, sizes, yaml_config
 from experiments.image_config import ImageMergeConfig
 
 
@@ -73,8 +75,40 @@ def test_plan_without_a_network_lists_everything_that_is_missing(planned, tmp_pa
     described = plan.describe(config, inputs, tmp_path / "run")
     assert "294,912 logits" in dict(described.lines)["masks"]
     assert "next" not in dict(described.lines)
+    assert "time" not in dict(described.lines)  # nothing is timed for nothing
     assert len(described.problems) == 1 + 2 * len(config.task_names)
     assert "not in the cache" in described.problems[0]
+
+
+def test_problems_are_shown_first(capsys):
+    lines = [("base", "here")]
+    plan.show(plan.Plan(["`base`: gone"], ["odd"], lines), results.table_console())
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["PLAN", "problem", "base", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        *((0.0042, "0.004 s"), (0.5, "0.5 s"), (9.96, "10 s"), (104.0, "104 s")),
+        *((119.6, "2 min"), (1860, "31 min"), (7200, "2.0 h"), (270_000, "75.0 h")),
+    ],
+)
+def test_durations_are_plain_numbers(seconds, shown):
+    assert plan._duration(seconds) == shown
+
+
+def test_times_are_the_best_of_several():
+    naps = iter([0.0, 0.02, 0.001, *[0.02] * 30])
+    assert 0.001 <= plan._seconds(lambda: time.sleep(next(naps))) < 0.02
+
+
+@pytest.mark.parametrize("load", [0.0, 1e4])
+def test_plan_says_when_the_machine_is_busy(planned, tmp_path, monkeypatch, load):
+    monkeypatch.setattr(plan, "_seconds", lambda call: 1e-3)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    described = plan.describe(*planned("vit-b32-8-cart-adarank"), tmp_path / "run")
+    assert ("machine was busy: load" in dict(described.lines)["time"]) == (load > 0)
 
 
 def test_plan_charges_a_static_merge_for_what_it_needs_only(planned, tmp_path):

@@ -181,9 +181,37 @@ def test_texts_without_labels_are_merged_and_compared_with_experts(family, capsy
     data = f"experts.kind.data={family}/texts/bare.jsonl"
     short = ("method=weight_averaging", "compare=[individual]")
     run_glue.main(options(family, data, *short, run_dir=family / "bare"))
-    assert "Agreement with each task's own expert" in capsys.readouterr().out
-    row = results_of(family, "bare")["rows"][0]
+    shown = capsys.readouterr()
+    text = " ".join(shown.out.split())
+    assert "Accuracy on the test texts" in text
+    assert "No labels for kind, so no score there and no mean" in text
+    for i, name in enumerate(TASKS, 1):
+        assert f"Asking expert {i} of 3 ({name}) …" in shown.err
+    row = results_of(family, "bare")["rows"][-1]
     assert row["per_task"]["kind"] is None and row["mean"] is None
+    card = (family / "bare/export/README.md").read_text()
+    (entry,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    scores = {r["dataset"]["name"]: r["metrics"][0]["value"] for r in entry["results"]}
+    assert scores == {k: round(row["per_task"][k], 6) for k in ("mood", "pairs")}
+    cells = [f"{100 * row['per_task'][k]:.2f}" for k in ("mood", "pairs")]
+    agreed = f"{100 * row['agreement']:.2f}"
+    assert f"| {cells[0]} | {cells[1]} | – | {agreed} |" in card
+    assert "Not measured" not in card
+
+
+def test_phases_are_announced_where_no_terminal_is(family, capsys):
+    changed = ("compare=[cart, individual]", "adaptation.num_steps=1")
+    run_glue.main(options(family, *changed, run_dir=family / "phases"))
+    told = capsys.readouterr().err
+    phases = (
+        *("Making and measuring: cart", "Splitting the task vectors of 3 experts"),
+        *("Asking expert 1 of 3", "Making and measuring: adarank at step 0"),
+        "or reading them from the run folder",
+        *("Making and measuring: adarank · cart", "the first step is compiled"),
+    )
+    places = [told.find(phase) for phase in phases]
+    assert -1 not in places
+    assert places[0] < places[1] < places[2] < places[5] < places[6]
 
 
 def listing(folder):

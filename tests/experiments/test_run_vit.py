@@ -8,7 +8,7 @@ import pytest
 from adarank_jax import mergers, tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge, task_vectors
-from experiments import embedded_suite, rebuild, results, run, run_vit, starts
+from experiments import embedded_suite, plan, rebuild, results, run, run_vit, starts
 from experiments.merge_config import Method
 
 TASKS = ("mnist", "shapes")
@@ -41,6 +41,7 @@ def test_run_writes_every_row_with_every_field(finished):
             "per_task_standard_error",
             "normalized",
             "agreement",
+            "per_task_agreement",
             "seconds",
             "uses",
             "coefficient",
@@ -51,6 +52,8 @@ def test_run_writes_every_row_with_every_field(finished):
         assert set(row) == fields
         assert set(row["per_task"]) == set(TASKS)
         assert row["mean"] == pytest.approx(np.mean(list(row["per_task"].values())))
+        shares = [*row["per_task_agreement"].values()]
+        assert row["agreement"] == pytest.approx(np.mean(shares))
     found = [
         (row["method"], row["origin"], row["objective"]) for row in results["rows"]
     ]
@@ -272,12 +275,23 @@ def test_plan_says_that_the_run_folder_holds_another_run(finished, capsys):
     ("overrides", "message"),
     [
         (("method.origin=cart",), "with two experts"),
-        (("adaptation.num_steps=50",), "cannot flip a mask"),
+        (
+            ("adaptation.num_steps=50",),
+            "50 steps at a rate of 0.001 cannot flip a mask: its logit starts at 0.1 "
+            "or -0.1 and moves by about the rate a step; take 100 steps or more at "
+            "this rate, or a rate of 0.002 for 50.",
+        ),
+        (
+            ("adaptation={num_steps: 300, batch_size: 8, learning_rate: 1.5e-4}",),
+            "take 667 steps or more at this rate, or a rate of 0.00034 for 300.",
+        ),
+        (("adaptation.num_steps=0",), "take 100 steps or more at this rate."),
     ],
 )
 def test_settings_that_can_do_nothing_are_warned_of(
-    tmp_path, capsys, overrides, message
+    tmp_path, capsys, monkeypatch, overrides, message
 ):
+    monkeypatch.setattr(plan, "_seconds", lambda call: 1e-3)
     with pytest.raises(SystemExit):
         run_vit.main(options(tmp_path / "run", *overrides, plan=True))
     assert message in capsys.readouterr().out

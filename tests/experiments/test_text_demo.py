@@ -467,9 +467,9 @@ def test_change_of_a_task_makes_nothing_else_again(prepare, tmp_path):
 
 def test_base_and_experts_state_their_licences(prepare):
     values = prepare()
-    assert card.read_licence(pathlib.Path(values["base"])) == "mit"
+    assert card.read_licence(pathlib.Path(values["base"])).id == "mit"
     expert = pathlib.Path(values["experts"]["a"]["model"])
-    assert card.read_licence(expert) == "mit"
+    assert card.read_licence(expert).id == "mit"
     assert "package made 1.0 (MIT)" in (expert / "README.md").read_text()
 
 
