@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 
+from adarank_jax.core import svd
 from experiments import results, sizes, starts
 from experiments.merge_config import MergeConfig
 from experiments.messages import printable
@@ -174,33 +175,29 @@ def _times(config, inputs):
     product = jax.jit(lambda x: x @ x)
     product_seconds = _seconds(lambda: product(x).block_until_ready())
     flops = 2.0 * size**3 / product_seconds * (1 if is_cpu else len(jax.devices()))
-    noise = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
-    host = jax.device_put(noise, jax.local_devices(backend="cpu")[0])
-    svd_seconds = _seconds(lambda: jax.block_until_ready(_split(host))) / 512**3
-    svd = svd_seconds * sum(each.svd_flops for each in every.values())
+    count = os.cpu_count() or 1  # matrices are decomposed side by side, one a core
+    noise = np.random.default_rng(0).normal(size=(count, 512, 512)).astype(np.float32)
+    svd_seconds = _seconds(lambda: svd.decompose(noise, config.svd_backend))
+    svds = sum(each.svd_flops for each in every.values())
+    splitting = svd_seconds / noise[0].size ** 1.5 / count * svds
     adapted = [each for each in every.values() if each.step_flops]
     steps = [config.adaptation.num_steps * each.step_flops / flops for each in adapted]
     # Every AdaRank row has one of its start beside it.
     rows = len(every) + sum(1 for method in every if method.name == "adarank")
     examples = sum(inputs.num_examples.values())
     evaluation = examples * next(iter(every.values())).example_flops / flops
-    parts = [f"SVD {_duration(svd)}"] if svd else []
+    parts = [f"SVD {_duration(splitting)}"] if splitting else []
     if adapted:
         parts.append(
             f"{len(adapted)} x {config.adaptation.num_steps:,} steps, "
             f"{_duration(sum(steps))}"
         )
     parts.append(f"{rows} evaluations of {_duration(evaluation)}")
-    total = svd + sum(steps) + rows * evaluation
+    total = splitting + sum(steps) + rows * evaluation
     return (
         f"very roughly {_duration(total)}: {'; '.join(parts)} (from a product and an "
         f"SVD timed here and now{_busy()}; reading {inputs.unit} is not counted)"
     )
-
-
-def _split(matrix):
-    """Decomposes a matrix as a run does."""
-    return jnp.linalg.svd(matrix, full_matrices=False)
 
 
 def _busy():
