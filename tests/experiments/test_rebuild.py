@@ -38,8 +38,14 @@ for case in sys.argv[2:]:
     experts = [clip.read_clip(str(folder / n), qkv, base) for n in ("a", "b", "c")]
     visions = [expert.vision for expert in experts]
     start = starts.get(Method(name="adarank", origin=name))
+    backend = "host" if name == "cart" else "gram"
     origin, factors = starts.build(
-        start, base.vision, visions, clip_vision.is_decomposed, folder / "cache" / qkv
+        start,
+        base.vision,
+        visions,
+        clip_vision.is_decomposed,
+        folder / "cache" / qkv,
+        backend=backend,
     )
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
@@ -64,6 +70,7 @@ for case in sys.argv[2:]:
         merged=recipe.digest(merged),
         config=rebuild.identity(base),
         rank_ratio=1.0,
+        svd_backend=backend,
         dtype=DTYPES.get(name),
         max_shard_size="5GB",
         weights=export.digest_tensors(export.weights(base, merged, DTYPES.get(name))),
@@ -230,6 +237,7 @@ def settings_of(start):
         merged=digest,
         config={"activation": "gelu", "width": 8},
         rank_ratio=start.rank_ratio,
+        svd_backend="gram",
         dtype=None,
         max_shard_size="5GB",
         weights=digest,
