@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ MACHINE = 4
 """Exit code for a disk, a permission or memory that is not there."""
 NUMERICS = 5
 """Exit code for numbers that are not finite."""
+UNEXPECTED = 1
+"""Exit code for an error that nobody foresaw; its traceback is shown."""
 INTERRUPTED = 130
 """Exit code for a run that was stopped."""
 
@@ -81,6 +84,9 @@ def run(
             "Stopped; the same command goes on from the newest checkpoint.\n"
         )
         leave(INTERRUPTED)
+    except Exception:  # noqa: BLE001  the other processes of a run must not wait
+        traceback.print_exc()
+        leave(UNEXPECTED)
 
 
 def _stop(code, error, leave):

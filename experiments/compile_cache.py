@@ -3,8 +3,10 @@
 JAX runs what it finds there, so the folder must be one that nobody else can write to.
 """
 
+import hashlib
 import os
 import pathlib
+import platform
 import stat
 
 import jax
@@ -20,11 +22,11 @@ def enable(folder: pathlib.Path | None = None) -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    folder = folder or default()
     try:
+        folder = folder or default()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         problem = _problem(folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no permission, or no home
         problem = str(error)
     if problem:
         text = f"warning: compiled programs are not kept: {problem}"
@@ -34,9 +36,23 @@ def enable(folder: pathlib.Path | None = None) -> None:
 
 
 def default() -> pathlib.Path:
-    """Returns the folder for compiled programs, from the environment."""
+    """Returns the folder for programs of this kind of processor.
+
+    Raises:
+        RuntimeError: there is no home.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "adarank_jax" / "compiled"
+    return pathlib.Path(home) / "adarank_jax" / "compiled" / _processor()
+
+
+def _processor():
+    """Hashes what the processor can do: a home may be shared by unlike machines."""
+    found = platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        rows = info.read_text().splitlines()
+        found += next((row for row in rows if row.startswith("flags")), "")
+    return hashlib.sha256(found.encode()).hexdigest()[:12]
 
 
 def _problem(folder):

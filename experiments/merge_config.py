@@ -245,7 +245,9 @@ class MergeConfig(Strict, abc.ABC):
     def decisive(self) -> dict[str, Any]:
         """All that decides the numbers of a run, as plain values."""
         elsewhere = ("data_dir", "run_dir", "offline", "export", "published")
-        exclude = dict.fromkeys(elsewhere, True) | {"adaptation": {"parallel"}}
+        # They change memory and time: all give the same numbers up to rounding.
+        placed = {"parallel", "tasks_at_once", "remat"}
+        exclude = dict.fromkeys(elsewhere, True) | {"adaptation": placed}
         return self.model_dump(mode="json", exclude=exclude)
 
     @property

@@ -60,7 +60,7 @@ def add(
 
         def made():
             models = (suite.pretrained, suite.finetuned, suite.is_decomposed)
-            if sizes.is_decomposing(method):
+            if method.name in starts.DECOMPOSING:
                 comparison.tell(_splitting(suite))
             with SvdProgress(comparison.console) as progress:
                 chosen = (suite.is_merged, config.svd_backend, progress)

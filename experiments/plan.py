@@ -116,10 +116,11 @@ def _needs(config, inputs, run_dir, warnings):
     host = whole * (1 + chosen.num_tasks) + vectors
     # Origin, merged weights and their gradient are whole on each device.
     adapted = [each for method, each in every.items() if method.is_adapted]
+    halved = 2 if config.adaptation.factor_dtype == "bfloat16" else 1
     device = max(
         (
             3 * whole
-            + (a.factors + a.dense + 16 * a.logits + a.activations)
+            + (a.factors // halved + a.dense + 16 * a.logits + a.activations)
             // len(jax.devices())
             for a in adapted
         ),

@@ -203,6 +203,7 @@ def _run(config, inputs, kind, folder, run_dir, console):
 
 def _sees_folder(run_dir):
     """Tells whether this process has the run folder of process 0 on a disk."""
+    hosts.wait()  # until process 0 has written it
     file = run_dir / "manifest.json"
     written = file.stat().st_mtime_ns if file.is_file() else 0
     parts = np.array([written // 10**9, written % 10**9], np.uint32)

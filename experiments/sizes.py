@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from adarank_jax import tree
+from adarank_jax.adaptation import loop
 from experiments import starts
 from experiments.merge_config import BOUNDS, MergeConfig, Method
 from experiments.suite import Inputs
@@ -73,9 +75,11 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
     whole_vectors = 4 * tasks * vectors
     needs_vectors = method.name not in (*BOUNDS, "weight_averaging")
     examples = config.adaptation.batch_size * tasks
-    merge_flops = sum(6.0 * tasks * r * m * n for m, n, r in places)
+    at_once = loop.tasks_at_once(config.adaptation, jax.local_devices()) or tasks
+    together = config.adaptation.batch_size * min(at_once, tasks)
+    merge_flops = sum(4.0 * tasks * r * m * n for m, n, r in places)
     if not is_masked:
-        merge_flops = 6.0 * tasks * vectors
+        merge_flops = 4.0 * tasks * vectors
     return Sizes(
         num_tasks=tasks,
         parameters=parameters,
@@ -92,7 +96,7 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
         svd_flops=sum(float(tasks) * m * n * min(m, n) for m, n in shapes)
         if is_svd
         else 0.0,
-        activations=4 * examples * tokens * layers * width * _KEPT_PER_BLOCK
+        activations=4 * together * tokens * layers * width * _KEPT_PER_BLOCK
         if method.is_adapted
         else 0,
     )

@@ -83,9 +83,8 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         if not file.is_file():
             return
-        whole = file.read_text().rpartition("\n")[
-            0
-        ]  # a killed run may leave half a row
+        # A killed run may leave half a row.
+        whole = file.read_text().rpartition("\n")[0]
         rows = [json.loads(line) for line in whole.splitlines()]
         kept = [row for row in rows if row["run"] != run or row["step"] < first]
         files.write_whole(

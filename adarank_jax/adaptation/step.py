@@ -85,8 +85,9 @@ def make_step(
 ) -> Step:
     """Builds the step `(state, origin, factors, heads, batch) -> (state, metrics)`.
 
-    The model is merged once. Gradients of the merged weights are summed over groups of
-    tasks and then pulled back to masks and coefficients, once as well.
+    The model is merged once (with `remat`, twice a group). Gradients of the merged
+    weights are summed over groups of tasks and then pulled back to masks and
+    coefficients, once as well.
 
     Args:
         encode: the model without its head.

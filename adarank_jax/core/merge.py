@@ -111,8 +111,8 @@ def merge_matrix(
 def _weighted_product(u, weights, vt):
     """Returns `(u * weights) @ vt` in float32, scaling the smaller factor."""
     if u.shape[0] <= vt.shape[1]:
-        return _product(u * weights.astype(u.dtype)[None], vt)
-    return _product(u, weights.astype(vt.dtype)[:, None] * vt)
+        return _product((u * weights[None]).astype(u.dtype), vt)
+    return _product(u, (weights[:, None] * vt).astype(vt.dtype))
 
 
 def _weighted_product_forward(u, weights, vt):

@@ -63,10 +63,11 @@ def decompose_stacks(
 
     def run(job):
         name, task = job
-        found = _decompose(np.asarray(stacks[name], np.float32)[task], backend)
+        matrix = np.asarray(np.asarray(stacks[name])[task], np.float32)
+        found = _decompose(matrix, backend)
         is_whole = found is not None
         if found is None:
-            found = _host(np.asarray(stacks[name], np.float32)[task])
+            found = _host(matrix)
             if not all(np.isfinite(part).all() for part in found):
                 raise np.linalg.LinAlgError(
                     f"LAPACK's SVD of {name!r}, task {task}, does not converge; is the "

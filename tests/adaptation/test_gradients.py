@@ -16,7 +16,6 @@ from tests.adaptation import problems
 OPTIONS = (
     {"tasks_at_once": 1},
     {"tasks_at_once": 2},  # of three tasks: the last group is smaller
-    {"tasks_at_once": 5},
     {"remat": True},
     {"remat": True, "tasks_at_once": 2},
 )

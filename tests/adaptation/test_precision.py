@@ -28,6 +28,19 @@ def test_bfloat16_factors_merge_to_half_a_percent():
     np.testing.assert_array_equal(merged["bias"], exact["bias"])
 
 
+def test_bfloat16_factors_do_not_round_coefficients():
+    rng = np.random.default_rng(0)
+    vectors = {"w": rng.normal(size=(1, 48, 96)).astype(np.float32)}
+    factors = svd.decompose_tree(vectors, lambda path, leaf: True)
+    nothing = {"w": np.zeros((48, 96), np.float32)}
+    one, other = (
+        merge.static_params(nothing, precision.bfloat16_factors(factors), c)["w"]
+        for c in (0.3, 0.3 * (1 + 2**-11))
+    )
+    change = float(jnp.sum((other - one) * one) / jnp.sum(one**2))
+    assert 2**-12 < change < 2**-10
+
+
 def test_bfloat16_factors_have_the_gradient_of_float32_factors():
     problem = problems.problem()
     variables = problems.variables(problem)
