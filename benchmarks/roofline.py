@@ -26,7 +26,6 @@ class Machine:
         devices: how many.
         encoder: operations a second in the encoder's products.
         merge: operations a second in products of full float32.
-        memory: bytes.
         bandwidth: bytes of memory a second.
         link: bytes a second to the other devices, one way.
     """
@@ -34,7 +33,6 @@ class Machine:
     devices: int
     encoder: float
     merge: float
-    memory: float
     bandwidth: float
     link: float
 
@@ -82,10 +80,10 @@ def table(plans: Iterable[dict[str, Any]]) -> str:
 
 
 MACHINES = {
-    "TPU v5e-8": Machine(8, 197e12, 197e12 / 6, 16e9, 819e9, 100e9),
-    "TPU v4-32 (16 chips)": Machine(16, 275e12, 275e12 / 6, 32e9, 1228e9, 150e9),
-    "1 x H100": Machine(1, 495e12, 67e12, 80e9, 3350e9, 450e9),
-    "8 x H100": Machine(8, 495e12, 67e12, 80e9, 3350e9, 450e9),
+    "TPU v5e-8": Machine(8, 197e12, 197e12 / 6, 819e9, 100e9),
+    "TPU v4-32 (16 chips)": Machine(16, 275e12, 275e12 / 6, 1228e9, 150e9),
+    "1 x H100": Machine(1, 495e12, 67e12, 3350e9, 450e9),
+    "8 x H100": Machine(8, 495e12, 67e12, 3350e9, 450e9),
 }
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@ r"""Makes merged weights again from a recipe, the base and the experts.
     python -m experiments.rebuild --recipe export/recipe.safetensors \
         --base openai/clip-vit-base-patch32 --experts mnist=… svhn=… --out rebuilt
 
-Everything runs on the host CPU. The digests of base, experts, merged parameters and
-written tensors are compared with those of the recipe, and the sizes of the base with
-its own; what is called the same bit for bit is what was compared. Language models are
-made again in the same way as CLIP's image towers.
+Everything runs on the host CPU, unless the recipe says that an accelerator decomposed
+the task vectors (`svd_backend: device`); the same bits then need the same kind. The
+digests of base, experts, merged parameters and written tensors are compared with those
+of the recipe, and the sizes of the base with its own; what is called the same bit for
+bit is what was compared. Language models are made again in the same way as CLIP's image
+towers.
 """
 
 import dataclasses

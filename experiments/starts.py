@@ -110,6 +110,8 @@ def build(
 ) -> tuple[Tree, Tree]:
     """Builds the origin and the factors that adaptation starts from, on the host CPU.
 
+    The backend ``device`` alone decomposes elsewhere.
+
     Equal weights give equal bits on the same kind of machine, whatever accelerator it
     has, so that a merge can be made again from its masks.
 

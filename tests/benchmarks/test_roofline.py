@@ -14,7 +14,7 @@ PLAN = {
 
 
 def test_seconds_are_those_by_hand():
-    machine = roofline.Machine(4, 100e12, 50e12, 1e9, 1e12, 1e11)
+    machine = roofline.Machine(4, 100e12, 50e12, 1e12, 1e11)
     found = roofline.seconds(PLAN, machine)  # half as many devices: twice the work each
     assert found["encoder"] == pytest.approx(40e12 / 100e12)
     assert found["merge"] == pytest.approx(20e12 / 50e12)
@@ -23,12 +23,12 @@ def test_seconds_are_those_by_hand():
 
 
 def test_merge_takes_no_less_than_reading_the_factors_twice():
-    machine = roofline.Machine(4, 100e12, 1e18, 1e9, 1e9, 1e11)
+    machine = roofline.Machine(4, 100e12, 1e18, 1e9, 1e11)
     assert roofline.seconds(PLAN, machine)["merge"] == pytest.approx(8.0)
 
 
 def test_one_device_sends_nothing():
-    machine = roofline.Machine(1, 100e12, 50e12, 1e9, 1e12, 1e11)
+    machine = roofline.Machine(1, 100e12, 50e12, 1e12, 1e11)
     assert roofline.seconds(PLAN, machine)["sums"] == 0
 
 
