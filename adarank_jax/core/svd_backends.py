@@ -6,6 +6,7 @@ side. Beyond input and output, memory is needed for one matrix a core.
 """
 
 import contextlib
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -141,8 +142,8 @@ def _device(matrix: Matrix) -> Factors:
 @contextlib.contextmanager
 def _side_by_side(num_threads: int) -> Iterator[ThreadPoolExecutor]:
     """Runs jobs in threads that have one thread of BLAS each."""
-    import scipy.linalg.cython_lapack  # noqa: F401  JAX's own, to be limited too
-
+    # JAX loads its LAPACK at the first use; it must be there to be limited as well.
+    importlib.import_module("scipy.linalg.cython_lapack")
     pool = ThreadPoolExecutor(num_threads)
     with threadpoolctl.threadpool_limits(1, "blas"):
         try:
