@@ -53,8 +53,7 @@ class Settings(NamedTuple):
         weights: `model_folder.digest_tensors` of the exported model.safetensors.
         environment: versions and machine, whatever the last bits depend on.
         unmerged: paths of the tensors that stay those of the origin.
-        svd_backend: that made the directions, one of `svd_backends.Backend`; recipes
-            that do not say so are from before there was a choice.
+        svd_backend: that made the directions, one of `svd_backends.Backend`.
     """
 
     tasks: tuple[str, ...]
@@ -73,7 +72,7 @@ class Settings(NamedTuple):
     weights: str
     environment: dict[str, Any]
     unmerged: tuple[str, ...] = ()
-    svd_backend: str = "host"
+    svd_backend: str = "gram"
 
 
 class Recipe(NamedTuple):
@@ -210,6 +209,7 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
 
 def _settings(document, version):
     """Turns lists of the document back to tuples; refuses other keys."""
+    document = {"svd_backend": "host", **document}  # before there was a choice
     if version == 2:  # knew CLIP only
         document = {**document, "family": "clip", "unmerged": []}
         names = ("qkv", "open_clip")

@@ -139,6 +139,7 @@ def rewritten(file, change):
         (lambda a, d: d["settings"].update(family="bert"), "'qkv', unknown"),
         (lambda a, d: d["settings"].update(unmerged=["w"]), r"\['w'\].*not merged"),
         (lambda a, d: d["settings"].update(unmerged=[1]), "paths"),
+        (lambda a, d: d["settings"].update(svd_backend="mkl"), "'mkl'"),
         (lambda a, d: d["settings"].update(temperature="hot"), "'hot'"),
         (lambda a, d: d["settings"].update(tasks=[1, 2, 3]), "text"),
         (lambda a, d: d["settings"].update(experts=[DIGEST]), "one digest a task"),
@@ -221,3 +222,9 @@ def test_recipe_holds_no_parameter_tree_of_another_file(tmp_path):
     save_file(tree.flatten(helpers.params(0)), tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match=r"m\.safetensors.*no recipe"):
         recipe.read_recipe(tmp_path / "m.safetensors")
+
+
+def test_recipe_without_a_backend_is_of_lapack(file):
+    assert recipe.read_recipe(file).settings.svd_backend == "gram"
+    rewritten(file, lambda arrays, document: document["settings"].pop("svd_backend"))
+    assert recipe.read_recipe(file).settings.svd_backend == "host"
