@@ -43,7 +43,7 @@ def make_run(case: Case, learning_rate: float) -> Callable[[], float]:
         parallel.AXIS,
         loop.tasks_at_once(loop.AdaptationConfig(), devices),
     )
-    step = parallel.pmap_step(step, state, factors, devices)
+    step = parallel.compile_step(step, state, factors, devices)
 
     def run():
         nonlocal state

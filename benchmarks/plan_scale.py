@@ -84,7 +84,7 @@ def plan(options: argparse.Namespace) -> dict:
     shards = tree.map_with_path(lambda _, leaf: _shards(leaf, devices), factors)
     share = (count, tasks, options.batch // count, size, size, 3)
     program = (
-        parallel.shard_map_step(step, state, shards, devices)
+        parallel.compile_step(step, state, shards, devices, "shard_map")
         .lower(
             state,
             jax.tree.map(lambda leaf: _place(leaf.shape, devices), origin),

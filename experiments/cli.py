@@ -25,8 +25,9 @@ INTERRUPTED = 130
 """Exit code for a run that was stopped."""
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 2 a mistake in options or configuration; 3 inputs refused; 4 "
-    "disk, permission or memory; 5 numbers that are not finite; 130 stopped."
+    "Exit codes: 0 done; 1 an error that nobody foresaw; 2 a mistake in options or "
+    "configuration; 3 inputs refused; 4 disk, permission or memory; 5 numbers that are "
+    "not finite; 130 stopped."
 )
 
 

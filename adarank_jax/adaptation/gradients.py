@@ -52,7 +52,8 @@ def task_gradients(
         labels: `(tasks, batch)`, or None.
         tasks_at_once: size of a group; the last one may be smaller.
         remerge: makes `params` again. Given, the backward pass keeps nothing but the
-            outputs of the encoder's products with weights.
+            outputs of the encoder's products with weights, and merged tensors that
+            are not decomposed.
 
     Returns:
         Gradients as `params`, and what was measured, `(tasks, ...)` at every leaf.

@@ -210,8 +210,7 @@ def adapt(
             tasks_at_once(config, devices),
             config.remat,
         )
-        compiled = parallel.pmap_step if wrapper == "pmap" else parallel.shard_map_step
-        step = compiled(step, state, factors, devices)
+        step = parallel.compile_step(step, state, factors, devices, wrapper)
 
         log = _Log(folder, name, problem.tasks, first)
         progress = AdaptationProgress(name, first, config.num_steps, console)

@@ -161,42 +161,25 @@ def check_batch_size(batch_size: int, devices: Sequence[Any]) -> None:
         )
 
 
-def pmap_step(
-    step: Step, state: State, factors: Tree, devices: Sequence[jax.Device]
+def compile_step(
+    step: Step,
+    state: State,
+    factors: Tree,
+    devices: Sequence[jax.Device],
+    wrapper: Wrapper = "pmap",
 ) -> Step:
-    """Compiles a per-device step for the devices of one process.
+    """Compiles a per-device step for all devices.
 
     Args:
         step: built with ``axis_name=parallel.AXIS``.
         state: sharded; its structure tells which leaves are split.
         factors: sharded.
-        devices: those that the arrays were put on.
+        devices: those that the arrays were put on, in the same order in every process.
+        wrapper: what it runs under.
 
     Returns:
         The same step on sharded arguments; the state that it is given is donated.
     """
-    return _step(step, state, factors, devices, "pmap")
-
-
-def shard_map_step(
-    step: Step, state: State, factors: Tree, devices: Sequence[jax.Device]
-) -> Step:
-    """Compiles a per-device step for the devices of one process or of many.
-
-    Args:
-        step: as for `pmap_step`.
-        state: as for `pmap_step`.
-        factors: as for `pmap_step`.
-        devices: as for `pmap_step`, in the same order in every process.
-
-    Returns:
-        As `pmap_step`.
-    """
-    return _step(step, state, factors, devices, "shard_map")
-
-
-def _step(step, state, factors, devices, wrapper):
-    """Compiles a step under one of the two."""
     states = _state_specs(state)
     return compiled(
         step,

@@ -1,11 +1,11 @@
 """One step of test-time adaptation, as seen by one device.
 
-The same function is right by itself, and under `jax.pmap` when `axis_name` names the
-device axis: each device then holds a slice of the rank axis and of the batch. The
-merged update is summed over devices in the forward pass, so the transposed sum in the
-backward pass hands every device the whole gradient of its own mask logits, provided
-that the loss is this device's share of the global mean. Coefficients are replicated,
-and their gradients are summed.
+The same function is right by itself, and under `jax.pmap` or `jax.shard_map` when
+`axis_name` names the device axis: each device then holds a slice of the rank axis and
+of the batch. The merged update is summed over devices in the forward pass, so the
+transposed sum in the backward pass hands every device the whole gradient of its own
+mask logits, provided that the loss is this device's share of the global mean.
+Coefficients are replicated, and their gradients are summed.
 """
 
 import functools

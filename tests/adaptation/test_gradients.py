@@ -36,7 +36,7 @@ def run(objective="entropy", steps=20, devices=None, with_labels=True, **options
         factors = parallel.shard_factors(problem.factors, devices)
         origin, heads = parallel.replicate((problem.origin, problem.heads), devices)
         step = make_step(*parts, optimizer, parallel.AXIS, **options)
-        step = parallel.shard_map_step(step, state, factors, devices)
+        step = parallel.compile_step(step, state, factors, devices, "shard_map")
         place = lambda batch: parallel.shard_batch(batch, devices)
     history = []
     for number in range(steps):

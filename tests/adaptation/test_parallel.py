@@ -11,7 +11,7 @@ from adarank_jax.core import masks, merge, svd
 from tests.adaptation import problems
 
 NUM_STEPS = 20
-WRAPPERS = {"pmap": parallel.pmap_step, "shard_map": parallel.shard_map_step}
+WRAPPERS = ("pmap", "shard_map")
 # Adam forgets the scale of a gradient; gradient descent shows it.
 OPTIMIZERS = {
     "adam": lambda: optax.adam(0.02),
@@ -46,7 +46,9 @@ class Sharded:
             self.traces.append(jax.tree.map(np.shape, arguments))
             return step(*arguments)
 
-        self.step = WRAPPERS[wrapper](traced, self.state, self.factors, devices)
+        self.step = parallel.compile_step(
+            traced, self.state, self.factors, devices, wrapper
+        )
 
     def arguments(self, batch):
         shards = parallel.shard_batch(batch, self.devices)

@@ -52,7 +52,7 @@ def pmapped(problem, objective, devices):
         optimizer,
         parallel.AXIS,
     )
-    step = parallel.pmap_step(step, state, factors, devices)
+    step = parallel.compile_step(step, state, factors, devices)
     return step, like, state, (origin, factors, heads)
 
 
@@ -210,7 +210,7 @@ def test_compiled_step_takes_an_eighth_of_the_factors():
             parallel.AXIS,
         )
         compiled = (
-            parallel.pmap_step(step, state, shards, used)
+            parallel.compile_step(step, state, shards, used)
             .lower(
                 state,
                 *parallel.replicate((origin,), used),
