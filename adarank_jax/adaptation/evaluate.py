@@ -57,7 +57,8 @@ class Predictor:
     Args:
         encode: the model without its head.
         classify: the head of one task.
-        batch_size: examples a call; the last batch is filled up.
+        batch_size: most examples a call. The last batch is filled up, and fewer
+            examples than a batch are filled up to a power of two.
         collate: applied to every batch before it is encoded, for example
             `tokens.trim` with its buckets; each shape that it gives is compiled once.
 
@@ -103,11 +104,12 @@ class Predictor:
         if not len(source):
             raise ValueError("`inputs` must hold at least one example, got none.")
         params, order = jax.device_put(params), _order(source)
+        size = min(self._batch_size, 1 << (len(source) - 1).bit_length())
         parts = []
-        for batch in in_order(source, self._batch_size, order=order):
+        for batch in in_order(source, size, order=order):
             batch = self._collate(batch)
             found = len(jax.tree.leaves(batch)[0])
-            filled = jax.tree.map(lambda leaf: _fill(leaf, self._batch_size), batch)
+            filled = jax.tree.map(lambda leaf: _fill(leaf, size), batch)
             parts.append(np.asarray(self._encode(params, filled))[:found])
         features = np.concatenate(parts)
         if order is None:

@@ -33,6 +33,13 @@ def test_encoder_is_traced_once_for_any_number_of_examples():
     assert traces == [(4, 3)]
 
 
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (5, 8), (9, 16), (17, 16)])
+def test_few_examples_are_no_whole_batch(count, rows):
+    traces = []
+    predictor(16, traces).features(PARAMS, np.ones((count, 3), np.float32))
+    assert traces == [(rows, 3)]
+
+
 def test_accuracy_counts_right_predictions():
     inputs = np.eye(3, dtype=np.float32)
     found = predictor(2).accuracy(PARAMS, HEAD, inputs, np.array([0, 1, 0]))
