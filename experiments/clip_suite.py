@@ -201,10 +201,7 @@ def _facts(config, base, tasks):
     """Lists, as plain values, what the run is made from."""
     return {
         "base": None if base is None else _origin(base),
-        "experts": {
-            name: None if task.expert is None else _origin(task.expert)
-            for name, task in tasks.items()
-        },
+        "experts": task_checks.describe_experts(tasks, _origin),
         "heads": {name: _head_facts(config, task) for name, task in tasks.items()},
         "images": {
             name: None if task.source is None else _image_facts(task.source)

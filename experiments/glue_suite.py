@@ -254,10 +254,7 @@ def _facts(config, base, tasks):
     return {
         "base": None if base is None else _origin(base.checkpoint),
         "tokenizer": None if base is None else _tokenizer_facts(base.checkpoint),
-        "experts": {
-            name: None if task.expert is None else _origin(task.expert)
-            for name, task in tasks.items()
-        },
+        "experts": task_checks.describe_experts(tasks, _origin),
         "heads": {
             name: None if task.head is None else _head_facts(task)
             for name, task in tasks.items()

@@ -140,12 +140,12 @@ def build(
         task_vectors.check_models(origin, experts)
         merged, kept = tree.partition(origin, is_merged)
         parts = [tree.partition(expert, is_merged)[0] for expert in experts]
-        vectors = task_vectors.task_vectors(merged, parts)
+        split = lambda: make(task_vectors.task_vectors(merged, parts))
         if cache is None:
-            factors = make(vectors)
+            factors = split()
         else:
             name = f"{start.origin}-{backend}"
-            factors = cached_factors(cache, vectors, make, name)
+            factors = cached_factors(cache, [merged, *parts], split, name)
         nothing = tree.map_with_path(lambda path, leaf: None, kept)
         return origin, tree.join(factors, nothing)
 

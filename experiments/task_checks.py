@@ -1,7 +1,9 @@
 """What is checked alike of images and of texts: experts, their base, and each other."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -57,6 +59,24 @@ def check_relations(
     opened = {n: task.source for n, task in tasks.items() if task.source is not None}
     if len(opened) > 1:
         log.warnings += log.attempt("data", lambda: find_shared(opened)) or []
+
+
+def describe_experts(
+    tasks: Mapping[str, Any], describe: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Says what every expert is; they are hashed side by side.
+
+    Args:
+        tasks: what was found of each, with `expert`.
+        describe: an expert, as plain values.
+
+    Returns:
+        What `describe` returns by task, None where there is no expert.
+    """
+    experts = [task.expert for task in tasks.values()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda each: None if each is None else describe(each), experts)
+        return dict(zip(tasks, found, strict=True))
 
 
 def shortage(count: int, batch_size: int, unit: str) -> Iterator[str]:

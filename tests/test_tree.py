@@ -105,23 +105,6 @@ def test_check_finite_lists_every_bad_tensor():
         tree.check_finite({"y": bad, "x": bad}, "`tree`")
 
 
-def test_stack_adds_a_leading_axis():
-    one, two = helpers.params(0), helpers.params(1)
-    stacked = tree.flatten(tree.stack([one, two]))
-    for path, leaf in tree.flatten(two).items():
-        np.testing.assert_array_equal(stacked[path][1], leaf)
-
-
-def test_stack_refuses_no_tree():
-    with pytest.raises(ValueError, match="at least one tree, got none"):
-        tree.stack([])
-
-
-def test_stack_refuses_trees_that_differ():
-    with pytest.raises(ValueError, match=r"(?s)`trees\[2\]`.*only in `trees\[2\]`: b"):
-        tree.stack([{"a": jnp.ones(1)}] * 2 + [{"a": jnp.ones(1), "b": jnp.ones(1)}])
-
-
 def test_num_parameters_counts_entries_and_skips_none():
     leaves = {"a": np.ones((2, 3)), "b": {"c": jnp.ones(()), "d": None}}
     assert tree.num_parameters(leaves) == 7

@@ -93,7 +93,7 @@ def shard_state(state: State, devices: Sequence[jax.Device]) -> State:
     def leaf_shards(path, leaf):
         if not _is_mask(path):
             return replicate(leaf, devices)
-        whole = np.asarray(leaf)
+        whole = np.array(leaf)  # a step donates its state, so not the caller's own
         return put(lambda i: _slice(whole, 1, i, len(devices)), devices)
 
     return jax.tree_util.tree_map_with_path(leaf_shards, state)
@@ -230,6 +230,8 @@ def _slice(array, axis, index, count):
     places[axis] = slice(index * length, (index + 1) * length)
     part = array[tuple(places)]
     missing = length - part.shape[axis]
+    if not missing:  # a view: a mapped file is not read before it is used
+        return part
     return np.pad(part, [(0, missing if i == axis else 0) for i in range(array.ndim)])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adarank_jax import tree
+from adarank_jax.checkpoints import weights
 from adarank_jax.checkpoints.clip_names import Layout, entries
 from adarank_jax.tree import Tree
 
@@ -77,16 +78,21 @@ def to_params(
     for path, names, how in entries(layout):
         if path.split("/")[0] not in (*towers, "logit_scale"):
             continue
-        rows = [np.array(tensors[name], np.float32) for name in names]
-        paths = [path]
+        rows, paths = [tensors[name] for name in names], [path]
         if "/in_proj/" in path:
             rows = [np.concatenate(rows)] if qkv == "fused" else _thirds(rows)
             paths = [path] if qkv == "fused" else _parts(path)
         for one, array in zip(paths, rows, strict=True):
             if how == "patches":
                 array = array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-            flat[one] = np.ascontiguousarray(array.T) if how == "transpose" else array
+            turn = weights.transposed if how == "transpose" else _copied
+            flat[one] = turn(array)
     return tree.unflatten(flat)
+
+
+def _copied(array):
+    """Copies an array to float32."""
+    return np.array(array, np.float32, order="C")
 
 
 def to_state(params: Tree, layout: Layout) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,16 +28,17 @@ from adarank_jax.tree import Tree
 
 def cached_factors(
     folder: str | os.PathLike,
-    task_vectors: Tree,
-    make: Callable[[Tree], Tree],
+    models: Sequence[Tree],
+    make: Callable[[], Tree],
     name: str,
 ) -> Tree:
-    """Reads the factors of these task vectors, or makes and writes them.
+    """Reads the factors of these models, or makes and writes them.
 
     Args:
         folder: of the cache; one file for each different input and name.
-        task_vectors: a tree with a leading task axis at each leaf.
-        make: turns task vectors into factors, for example `svd.decompose_tree`.
+        models: all that the factors are made from.
+        make: makes factors of the models, for example by `svd.decompose_tree`; not
+            called where the cache has them.
         name: of what `make` does.
 
     Returns:
@@ -47,11 +48,17 @@ def cached_factors(
     Raises:
         ValueError: a file of the cache is damaged, or what was made is not finite.
     """
-    digests = _digests(tree.flatten(task_vectors))
+    digests = _digests(
+        {
+            f"{i}/{path}": leaf
+            for i, model in enumerate(models)
+            for path, leaf in tree.flatten(model).items()
+        }
+    )
     digest = hashlib.sha256("\n".join(digests.values()).encode()).hexdigest()[:32]
     file = pathlib.Path(folder) / f"{name}-{digest}.safetensors"
     if not file.is_file():
-        _write(file, tree.flatten(_to_arrays(make(task_vectors))))
+        _write(file, tree.flatten(_to_arrays(make())))
     return _from_arrays(tree.unflatten(_read(file)))
 
 

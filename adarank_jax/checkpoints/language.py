@@ -277,8 +277,10 @@ def _to_tree(tensors: Mapping[str, Any], entries: Iterable[Entry]) -> Tree:
     """Builds a tree of float32 copies."""
     flat = {}
     for path, name, is_turned in entries:
-        array = np.array(tensors[name], np.float32)
-        flat[path] = np.ascontiguousarray(array.T) if is_turned else array
+        array = tensors[name]
+        flat[path] = (
+            weights.transposed(array) if is_turned else np.array(array, np.float32)
+        )
     return tree.unflatten(flat)
 
 

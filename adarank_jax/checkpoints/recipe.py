@@ -107,7 +107,7 @@ def digest(params: Tree) -> str:
     for path, leaf in sorted(tree.flatten(params).items()):
         array = np.ascontiguousarray(leaf, np.float32)
         sha.update(f"{path} {list(np.shape(leaf))}\n".encode())
-        sha.update(array.tobytes())
+        sha.update(array.reshape(-1).view(np.uint8))
     return sha.hexdigest()
 
 

@@ -50,6 +50,25 @@ def check_finite(state: StateDict, names: Iterable[str], where: str) -> None:
     tree.check_finite(wanted, f"{where} ({', '.join(f.name for f in state.files)})")
 
 
+def transposed(matrix: np.ndarray) -> np.ndarray:
+    """Copies a matrix the other way round, several times faster than numpy does.
+
+    Args:
+        matrix: (rows, cols), of any floating point.
+
+    Returns:
+        Float32 `(cols, rows)`, contiguous.
+
+    Examples:
+        >>> transposed(np.float16([[1, 2, 3], [4, 5, 6]])).tolist()
+        [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
+    """
+    turned = np.empty(matrix.shape[::-1], np.float32)
+    for i in range(0, len(matrix), _STRIP):
+        turned[:, i : i + _STRIP] = matrix[i : i + _STRIP].T
+    return turned
+
+
 def cast(
     new: Mapping[str, np.ndarray],
     like: Mapping[str, np.ndarray],
@@ -93,5 +112,8 @@ def cast(
     tree.check_finite(cast, f"What is written like `{source}`")
     return cast
 
+
+_STRIP = 64
+"""Rows that are turned at once, so that what is read and written stays in the cache."""
 
 _FLOATING = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

@@ -34,8 +34,11 @@ def average(finetuned: Sequence[Tree]) -> Tree:
         Array([0.5, 0.5], dtype=float32)
     """
     check_models(None, finetuned)
+    count = len(finetuned)
+    # One model after the other: a stack would hold all of them once more.
     return jax.tree.map(
-        lambda leaf: jnp.mean(leaf.astype(jnp.float32), axis=0), tree.stack(finetuned)
+        lambda *leaves: sum(jnp.asarray(leaf, jnp.float32) for leaf in leaves) / count,
+        *finetuned,
     )
 
 

@@ -1,4 +1,3 @@
-import functools
 import mmap
 
 import chex
@@ -15,63 +14,64 @@ VECTORS = {
     "block": {"kernel": RNG.normal(size=(2, 5, 3)).astype(np.float32)},
     "bias": np.ones((2, 3), np.float32),
 }
-MAKE = functools.partial(
-    svd.decompose_tree, is_decomposed=lambda path, leaf: "kernel" in path
-)
 
 
-def never(task_vectors):
+def make(vectors=VECTORS):
+    return svd.decompose_tree(vectors, lambda path, leaf: "kernel" in path)
+
+
+def never():
     raise AssertionError("made again")
 
 
 def test_cached_factors_equal_made_ones_bit_for_bit(tmp_path):
     for _ in range(2):
-        found = factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
-        chex.assert_trees_all_equal(found, MAKE(VECTORS))
+        found = factors.cached_factors(tmp_path, [VECTORS], make, "svd")
+        chex.assert_trees_all_equal(found, make())
         assert svd.is_factors(found["block"]["kernel"])
 
 
 def test_cached_factors_are_not_made_twice(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
-    factors.cached_factors(tmp_path, VECTORS, never, "svd")
+    factors.cached_factors(tmp_path, [VECTORS], make, "svd")
+    factors.cached_factors(tmp_path, [VECTORS], never, "svd")
 
 
 def test_cached_factors_depend_on_numbers_and_name(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     moved = {**VECTORS, "bias": VECTORS["bias"] + 1}
-    for vectors, name in ((VECTORS, "tsv"), (moved, "svd")):
+    for models, name in (([VECTORS], "tsv"), ([moved], "svd"), ([VECTORS] * 2, "svd")):
         with pytest.raises(AssertionError, match="made again"):
-            factors.cached_factors(tmp_path, vectors, never, name)
+            factors.cached_factors(tmp_path, models, never, name)
 
 
 def test_cached_factors_refuse_one_flipped_bit(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     (file,) = tmp_path.glob("*.safetensors")
     content = bytearray(file.read_bytes())
     content[-2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match="SHA-256"):
-        factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+        factors.cached_factors(tmp_path, [VECTORS], make, "svd")
 
 
 def test_cached_factors_refuse_another_name(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes().replace(b"block/kernel/vt", b"block/kernel/vs"))
     with pytest.raises(ValueError, match="SHA-256|damaged"):
-        factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+        factors.cached_factors(tmp_path, [VECTORS], make, "svd")
 
 
 def test_cached_factors_refuse_half_a_file(tmp_path):
-    factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ValueError, match="missing; download or make it again"):
-        factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+        factors.cached_factors(tmp_path, [VECTORS], make, "svd")
 
 
 def test_cached_factors_are_mapped_not_copied(tmp_path):
-    found = factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    found = factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     for array in jax.tree.leaves(found):
         while isinstance(array.base, np.ndarray):
             array = array.base
@@ -80,7 +80,7 @@ def test_cached_factors_are_mapped_not_copied(tmp_path):
 
 
 def test_cached_factors_are_a_safetensors_file(tmp_path):
-    found = factors.cached_factors(tmp_path, VECTORS, MAKE, "svd")
+    found = factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     (file,) = tmp_path.glob("*.safetensors")
     arrays = safetensors.numpy.load_file(file)
     chex.assert_trees_all_equal(arrays["block/kernel/u"], found["block"]["kernel"].u)
@@ -92,5 +92,5 @@ def test_cached_factors_are_a_safetensors_file(tmp_path):
 def test_cached_factors_that_are_not_finite_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="bias: 1 of 6"):
         bad = {**VECTORS, "bias": np.array([[1, 1, np.nan]] + [[1] * 3], np.float32)}
-        factors.cached_factors(tmp_path, bad, lambda vectors: vectors, "svd")
+        factors.cached_factors(tmp_path, [VECTORS], lambda: bad, "svd")
     assert not list(tmp_path.iterdir())
