@@ -74,7 +74,7 @@ def to_params(
     """
     if qkv not in ("fused", "split"):
         raise ValueError(f"`qkv` must be 'fused' or 'split', got {qkv!r}.")
-    flat = {}
+    flat, turned = {}, set()
     for path, names, how in entries(layout):
         if path.split("/")[0] not in (*towers, "logit_scale"):
             continue
@@ -85,14 +85,10 @@ def to_params(
         for one, array in zip(paths, rows, strict=True):
             if how == "patches":
                 array = array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-            turn = weights.transposed if how == "transpose" else _copied
-            flat[one] = turn(array)
-    return tree.unflatten(flat)
-
-
-def _copied(array):
-    """Copies an array to float32."""
-    return np.array(array, np.float32, order="C")
+            flat[one] = array
+            if how == "transpose":
+                turned.add(one)
+    return tree.unflatten(weights.float32_copies(flat, turned))
 
 
 def to_state(params: Tree, layout: Layout) -> dict[str, np.ndarray]:

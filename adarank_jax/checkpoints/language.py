@@ -275,13 +275,10 @@ def _shapes(tensors, entries, expected):
 
 def _to_tree(tensors: Mapping[str, Any], entries: Iterable[Entry]) -> Tree:
     """Builds a tree of float32 copies."""
-    flat = {}
-    for path, name, is_turned in entries:
-        array = tensors[name]
-        flat[path] = (
-            weights.transposed(array) if is_turned else np.array(array, np.float32)
-        )
-    return tree.unflatten(flat)
+    entries = list(entries)
+    flat = {entry.path: tensors[entry.name] for entry in entries}
+    turned = {entry.path for entry in entries if entry.is_turned}
+    return tree.unflatten(weights.float32_copies(flat, turned))
 
 
 def _to_names(params, entries, what):

@@ -1,6 +1,8 @@
 """What holds for the weights of every family: floating point, finite, cast back."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -50,6 +52,29 @@ def check_finite(state: StateDict, names: Iterable[str], where: str) -> None:
     tree.check_finite(wanted, f"{where} ({', '.join(f.name for f in state.files)})")
 
 
+def float32_copies(
+    arrays: Mapping[str, np.ndarray], turned: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Copies arrays to float32, on all cores.
+
+    Args:
+        arrays: by name, of any floating point.
+        turned: names of the matrices to copy the other way round.
+
+    Returns:
+        Contiguous array by name.
+    """
+
+    def copy(item):
+        name, array = item
+        if name in turned:
+            return transposed(array)
+        return np.array(array, np.float32, order="C")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(arrays, pool.map(copy, arrays.items()), strict=True))
+
+
 def transposed(matrix: np.ndarray) -> np.ndarray:
     """Copies a matrix the other way round, several times faster than numpy does.
 
@@ -63,7 +88,9 @@ def transposed(matrix: np.ndarray) -> np.ndarray:
         >>> transposed(np.float16([[1, 2, 3], [4, 5, 6]])).tolist()
         [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
     """
-    turned = np.empty(matrix.shape[::-1], np.float32)
+    # Not `np.empty`, which asks for huge pages: clearing those can take longer than
+    # turning the matrix.
+    turned = np.zeros(matrix.shape[::-1], np.float32)
     for i in range(0, len(matrix), _STRIP):
         turned[:, i : i + _STRIP] = matrix[i : i + _STRIP].T
     return turned
