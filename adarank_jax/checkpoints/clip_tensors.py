@@ -78,16 +78,16 @@ def to_params(
     for path, names, how in entries(layout):
         if path.split("/")[0] not in (*towers, "logit_scale"):
             continue
-        rows, paths = [tensors[name] for name in names], [path]
-        if "/in_proj/" in path:
-            rows = [np.concatenate(rows)] if qkv == "fused" else _thirds(rows)
-            paths = [path] if qkv == "fused" else _parts(path)
-        for one, array in zip(paths, rows, strict=True):
-            if how == "patches":
-                array = array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-            flat[one] = array
-            if how == "transpose":
-                turned.add(one)
+        rows = [tensors[name] for name in names]
+        parts = {path: rows}
+        if "/in_proj/" in path and qkv == "split":
+            thirds = zip(_parts(path), _thirds(rows), strict=True)
+            parts = {one: [third] for one, third in thirds}
+        if how == "patches":
+            parts = {path: [rows[0].transpose(2, 3, 1, 0).reshape(-1, len(rows[0]))]}
+        flat |= parts
+        if how == "transpose":
+            turned |= parts.keys()
     return tree.unflatten(weights.float32_copies(flat, turned))
 
 

@@ -276,7 +276,7 @@ def _shapes(tensors, entries, expected):
 def _to_tree(tensors: Mapping[str, Any], entries: Iterable[Entry]) -> Tree:
     """Builds a tree of float32 copies."""
     entries = list(entries)
-    flat = {entry.path: tensors[entry.name] for entry in entries}
+    flat = {entry.path: [tensors[entry.name]] for entry in entries}
     turned = {entry.path for entry in entries if entry.is_turned}
     return tree.unflatten(weights.float32_copies(flat, turned))
 

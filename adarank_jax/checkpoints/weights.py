@@ -1,7 +1,7 @@
 """What holds for the weights of every family: floating point, finite, cast back."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -53,12 +53,13 @@ def check_finite(state: StateDict, names: Iterable[str], where: str) -> None:
 
 
 def float32_copies(
-    arrays: Mapping[str, np.ndarray], turned: Collection[str]
+    arrays: Mapping[str, Sequence[np.ndarray]], turned: Collection[str]
 ) -> dict[str, np.ndarray]:
     """Copies arrays to float32, on all cores.
 
     Args:
-        arrays: by name, of any floating point.
+        arrays: by name, of any floating point: one, or several to put one below the
+            other.
         turned: names of the matrices to copy the other way round.
 
     Returns:
@@ -66,23 +67,25 @@ def float32_copies(
     """
 
     def copy(item):
-        name, array = item
+        name, parts = item
         if name in turned:
-            return transposed(array)
-        return np.array(array, np.float32, order="C")
+            return transposed(*parts)
+        if len(parts) > 1:
+            return np.concatenate(parts, dtype=np.float32)
+        return np.array(parts[0], np.float32, order="C")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(arrays, pool.map(copy, arrays.items()), strict=True))
 
 
-def transposed(matrix: np.ndarray) -> np.ndarray:
+def transposed(*matrices: np.ndarray) -> np.ndarray:
     """Copies a matrix the other way round, several times faster than numpy does.
 
     Args:
-        matrix: (rows, cols), of any floating point.
+        *matrices: `(rows, cols)`, of any floating point; more of them follow below.
 
     Returns:
-        Float32 `(cols, rows)`, contiguous.
+        Float32 `(cols, rows)`, contiguous, where rows is the sum of all.
 
     Examples:
         >>> transposed(np.float16([[1, 2, 3], [4, 5, 6]])).tolist()
@@ -90,9 +93,14 @@ def transposed(matrix: np.ndarray) -> np.ndarray:
     """
     # Not `np.empty`, which asks for huge pages: clearing those can take longer than
     # turning the matrix.
-    turned = np.zeros(matrix.shape[::-1], np.float32)
-    for i in range(0, len(matrix), _STRIP):
-        turned[:, i : i + _STRIP] = matrix[i : i + _STRIP].T
+    rows, cols = sum(map(len, matrices)), matrices[0].shape[1]
+    turned = np.zeros((cols, rows), np.float32)
+    place = 0
+    for matrix in matrices:
+        for i in range(0, len(matrix), _STRIP):
+            strip = matrix[i : i + _STRIP].T
+            turned[:, place : place + strip.shape[1]] = strip
+            place += strip.shape[1]
     return turned
 
 

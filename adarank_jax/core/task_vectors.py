@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adarank_jax import tree
 from adarank_jax.tree import Tree
@@ -34,12 +35,17 @@ def average(finetuned: Sequence[Tree]) -> Tree:
         Array([0.5, 0.5], dtype=float32)
     """
     check_models(None, finetuned)
-    count = len(finetuned)
-    # One model after the other: a stack would hold all of them once more.
-    return jax.tree.map(
-        lambda *leaves: sum(jnp.asarray(leaf, jnp.float32) for leaf in leaves) / count,
-        *finetuned,
-    )
+    share = np.float32(1 / len(finetuned))
+
+    def mean(first, *others):
+        # In place on the host; a stack would hold all models once more.
+        total = first.astype(jnp.float32)
+        for other in others:
+            total += other
+        total *= share
+        return total
+
+    return jax.tree.map(mean, *finetuned)
 
 
 def task_vectors(origin: Tree, finetuned: Sequence[Tree]) -> Tree:
