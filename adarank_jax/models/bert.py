@@ -81,7 +81,7 @@ class Bert(nn.Module):
         x = embeddings(ids, inputs["token_type_ids"], positions)
         mask = transformer.padding_mask(inputs["attention_mask"])
         x = post_norm.Encoder(config, name="encoder")(x, mask)
-        return _Pooler(config.width, name="pooler")(x[:, 0])
+        return _Pooler(config.width, name="pooler")(x)
 
 
 class _Pooler(nn.Module):

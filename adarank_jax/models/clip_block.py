@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from adarank_jax.models import transformer
-from adarank_jax.models.transformer import layer_norm
+from adarank_jax.models.transformer import Pick, layer_norm
 
 COUNTS = ("width", "num_layers", "num_heads", "output_size")
 """Fields of both towers that count something."""
@@ -38,12 +37,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch tokens width"]
-    ) -> Float[Array, "batch tokens width"]:
-        """Maps tokens to tokens."""
+        self, x: Float[Array, "batch tokens width"], pick: Pick | None = None
+    ) -> Float[Array, "batch picked width"]:
+        """Maps tokens to tokens, or to the one that is picked and nothing else."""
         config = self.config
         attention = _Attention(config, self.is_causal, name="attn")
-        x = x + attention(layer_norm(config, "ln_1")(x))
+        known = layer_norm(config, "ln_1")(x)
+        if pick is None:
+            x = x + attention(known)
+        else:
+            x = pick(x) + attention(known, pick(known))
         return x + _Mlp(config, name="mlp")(layer_norm(config, "ln_2")(x))
 
 
@@ -54,12 +57,16 @@ class _Attention(nn.Module):
     is_causal: bool
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, chosen=None):
         width, heads = self.config.width, self.config.num_heads
         if self.config.qkv == "fused":
-            rows = jnp.split(nn.Dense(3 * width, name="in_proj")(x), 3, axis=-1)
+            rows = transformer.FusedProjection(name="in_proj")(x, chosen)
         else:
-            rows = [nn.Dense(width, name=f"{part}_proj")(x) for part in "qkv"]
+            sources = {"q": x if chosen is None else chosen, "k": x, "v": x}
+            rows = [
+                nn.Dense(width, name=f"{part}_proj")(tokens)
+                for part, tokens in sources.items()
+            ]
         mask = transformer.causal_mask(x.shape[1]) if self.is_causal else None
         x = transformer.attend(*rows, heads, mask)
         return nn.Dense(width, name="out_proj")(x)

@@ -6,6 +6,7 @@ and value are one kernel, and every kernel is stored as ``(inputs, outputs)``.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -83,11 +84,13 @@ class Gpt2(nn.Module):
         x = x + embed(config, config.max_positions, "wpe")(places)
         seen = inputs["attention_mask"]
         mask = transformer.causal_mask(ids.shape[1]) & transformer.padding_mask(seen)
-        for i in range(config.num_layers):
-            x = _Block(config, name=f"h_{i}")(x, mask)
         last = last_token(seen)[:, None, None]
-        x = jnp.take_along_axis(x, last, axis=1)[:, 0]
-        return layer_norm(config, "ln_f")(x)
+        pick = functools.partial(jnp.take_along_axis, indices=last, axis=1)
+        for i in range(config.num_layers - 1):
+            x = _Block(config, name=f"h_{i}")(x, mask)
+        mask = jnp.take_along_axis(mask, last[..., None], axis=2)
+        x = _Block(config, name=f"h_{config.num_layers - 1}")(x, mask, pick)
+        return layer_norm(config, "ln_f")(x[:, 0])
 
 
 def last_token(
@@ -104,15 +107,22 @@ def last_token(
 
 
 class _Block(nn.Module):
-    """Attention and a perceptron, each behind a norm and added to what came in."""
+    """Attention and a perceptron, each behind a norm and added to what came in.
+
+    It maps tokens to tokens, or to the one that is picked and nothing else.
+    """
 
     config: Gpt2Config
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, x, mask, pick=None):
         config = self.config
         attention = _Attention(config, name="attn")
-        x = x + attention(layer_norm(config, "ln_1")(x), mask)
+        known = layer_norm(config, "ln_1")(x)
+        if pick is None:
+            x = x + attention(known, mask)
+        else:
+            x = pick(x) + attention(known, mask, pick(known))
         return x + _Mlp(config, name="mlp")(layer_norm(config, "ln_2")(x))
 
 
@@ -122,9 +132,9 @@ class _Attention(nn.Module):
     config: Gpt2Config
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, x, mask, chosen=None):
         width = self.config.width
-        rows = jnp.split(nn.Dense(3 * width, name="c_attn")(x), 3, axis=-1)
+        rows = transformer.FusedProjection(name="c_attn")(x, chosen)
         x = transformer.attend(*rows, self.config.num_heads, mask)
         return nn.Dense(width, name="c_proj")(x)
 

@@ -51,22 +51,27 @@ class Encoder(nn.Module):
         self,
         x: Float[Array, "batch tokens width"],
         mask: Bool[Array, "batch 1 1 tokens"],
-    ) -> Float[Array, "batch tokens width"]:
-        """Maps tokens to tokens; `mask` is True at those that may be seen."""
-        for i in range(self.config.num_layers):
-            x = _Layer(self.config, name=f"layer_{i}")(x, mask)
-        return x
+    ) -> Float[Array, "batch width"]:
+        """Maps tokens to the vector of the first; True in `mask` may be seen."""
+        last = self.config.num_layers - 1
+        for i in range(last + 1):
+            chosen = transformer.first_token(x) if i == last else x
+            x = _Layer(self.config, name=f"layer_{i}")(chosen, x, mask)
+        return x[:, 0]
 
 
 class _Layer(nn.Module):
-    """Attention and a perceptron, each added to what came in and then normed."""
+    """Attention and a perceptron, each added to what came in and then normed.
+
+    It maps `chosen` tokens, which see all tokens `x`.
+    """
 
     config: Any
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, chosen, x, mask):
         config = self.config
-        x = _Attention(config, name="attention")(x, mask)
+        x = _Attention(config, name="attention")(chosen, x, mask)
         hidden = _Dense(config.mlp_width, name="intermediate")(x)
         return _Output(config, name="output")(ACTIVATIONS[config.activation](hidden), x)
 
@@ -77,9 +82,9 @@ class _Attention(nn.Module):
     config: Any
 
     @nn.compact
-    def __call__(self, x, mask):
-        mixed = _SelfAttention(self.config, name="self")(x, mask)
-        return _Output(self.config, name="output")(mixed, x)
+    def __call__(self, chosen, x, mask):
+        mixed = _SelfAttention(self.config, name="self")(chosen, x, mask)
+        return _Output(self.config, name="output")(mixed, chosen)
 
 
 class _SelfAttention(nn.Module):
@@ -88,9 +93,12 @@ class _SelfAttention(nn.Module):
     config: Any
 
     @nn.compact
-    def __call__(self, x, mask):
-        names = "query", "key", "value"
-        rows = [nn.Dense(self.config.width, name=name)(x) for name in names]
+    def __call__(self, chosen, x, mask):
+        sources = {"query": chosen, "key": x, "value": x}
+        rows = [
+            nn.Dense(self.config.width, name=name)(tokens)
+            for name, tokens in sources.items()
+        ]
         return transformer.attend(*rows, self.config.num_heads, mask)
 
 

@@ -77,7 +77,7 @@ class Roberta(nn.Module):
         embeddings = post_norm.Embeddings(config, name="embeddings")
         x = embeddings(ids, jnp.zeros_like(ids), positions(ids, config.padding_id))
         mask = transformer.padding_mask(inputs["attention_mask"])
-        return post_norm.Encoder(config, name="encoder")(x, mask)[:, 0]
+        return post_norm.Encoder(config, name="encoder")(x, mask)
 
 
 def positions(

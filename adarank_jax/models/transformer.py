@@ -7,7 +7,7 @@ Every kernel is 2-D, ``(inputs, outputs)``, because that is what AdaRank decompo
 import difflib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -19,17 +19,17 @@ Config = TypeVar("Config")
 
 
 def attend(
-    query: Float[Array, "batch tokens width"],
+    query: Float[Array, "batch chosen width"],
     key: Float[Array, "batch tokens width"],
     value: Float[Array, "batch tokens width"],
     num_heads: int,
     mask: Bool[Array, "rows 1 queries tokens"] | None = None,
-) -> Float[Array, "batch tokens width"]:
-    """Mixes the values of the tokens that each token may see.
+) -> Float[Array, "batch chosen width"]:
+    """Mixes the values of the tokens that each query may see.
 
     Args:
-        query: of all heads, side by side.
-        key: likewise.
+        query: of all heads, side by side; one a token, or of some tokens only.
+        key: of all heads and tokens.
         value: likewise.
         num_heads: divides the width.
         mask: True where a query (axis 2) may see a token (axis 3); an axis of length 1
@@ -39,12 +39,12 @@ def attend(
     Returns:
         The heads' outputs, side by side.
     """
-    batch, tokens, width = query.shape
+    batch, num_chosen, width = query.shape
     size = width // num_heads
     # Heads before tokens: the products are then plain batched ones, which on a CPU take
     # three quarters of the time of `jax.nn.dot_product_attention`.
     query, key, value = (
-        rows.reshape(batch, tokens, num_heads, size).swapaxes(1, 2)
+        rows.reshape(batch, -1, num_heads, size).swapaxes(1, 2)
         for rows in (query * size**-0.5, key, value)
     )
     scores = jnp.einsum(
@@ -55,7 +55,37 @@ def attend(
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores).astype(value.dtype)
     x = jnp.einsum("bhqt,bhtd->bhqd", weights, value)
-    return x.swapaxes(1, 2).reshape(batch, tokens, width)
+    return x.swapaxes(1, 2).reshape(batch, num_chosen, width)
+
+
+class FusedProjection(nn.Module):
+    """Query, key and value by one linear layer, its kernel `(width, 3 * width)`."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        chosen: Float[Array, "batch chosen width"] | None = None,
+    ) -> Sequence[Array]:
+        """Projects tokens; given `chosen` ones, makes queries of those only."""
+        width = x.shape[-1]
+        shape = (width, 3 * width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:])[None, None]
+        if chosen is None:
+            return jnp.split(x @ kernel + bias, 3, axis=-1)
+        query = chosen @ kernel[:, :width] + bias[..., :width]
+        others = x @ kernel[:, width:] + bias[..., width:]
+        return query, *jnp.split(others, 2, axis=-1)
+
+
+Pick = Callable[[Float[Array, "batch tokens width"]], Float[Array, "batch 1 width"]]
+"""Takes the token that the features are made of: the last block needs no other one."""
+
+
+def first_token(x: Float[Array, "batch tokens width"]) -> Float[Array, "batch 1 width"]:
+    """Picks the first token, that of the class."""
+    return x[:, :1]
 
 
 def padding_mask(

@@ -3,13 +3,14 @@
 import dataclasses
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from adarank_jax import tree
-from adarank_jax.models import clip_block, clip_vision
+from adarank_jax.models import clip_block, clip_vision, transformer
 from tests import helpers
 
 TINY = clip_vision.VARIANTS["vit-tiny-8"]
@@ -56,3 +57,19 @@ def test_block_has_the_mlp_width_that_was_asked_for(given, width):
 def test_problems_names_a_value_of_another_type(field, value, problem):
     config = types.SimpleNamespace(**dataclasses.asdict(TINY) | {field: value})
     assert clip_block.problems(config, (), {}) == [problem]
+
+
+@pytest.mark.parametrize("qkv", ["fused", "split"])
+def test_block_of_a_picked_token_is_that_token_of_the_whole_block(qkv):
+    module = clip_block.Block(dataclasses.replace(TINY, qkv=qkv))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, TINY.width)))
+    params = module.init(jax.random.key(0), x)
+
+    def loss(params, pick):
+        y = module.apply(params, x, pick)[:, :1]
+        return (y**2).sum(), y
+
+    grad = jax.grad(loss, has_aux=True)
+    chex.assert_trees_all_close(
+        grad(params, transformer.first_token), grad(params, None), atol=1e-5
+    )
