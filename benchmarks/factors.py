@@ -59,10 +59,11 @@ def measure(options: argparse.Namespace) -> dict:
     def theirs():
         return [torch.linalg.svd(tensor, full_matrices=False) for tensor in tensors]
 
-    made = {"ours": _listed(tree.flatten(ours())), "theirs": theirs()}
+    found = tree.flatten(ours())
+    made = {"ours": _listed(found[path] for path in stacks), "theirs": theirs()}
     matrices = [matrix for x in stacks.values() for matrix in x]
-    errors = {name: worst(matrices, found) for name, found in made.items()}
-    del made
+    errors = {name: worst(matrices, each) for name, each in made.items()}
+    del found, made
     seconds = timing.alternate({"ours": ours, "theirs": theirs}, options.repeats)
     return cli.result("benchmarks.factors", options) | {
         "versions": {name: metadata.version(name) for name in LIBRARIES},
@@ -106,7 +107,7 @@ def _listed(factors):
     """Lists the factors of every task, as the other side returns them."""
     return [
         found
-        for u, s, vt in factors.values()
+        for u, s, vt in factors
         for found in zip(
             np.split(u, len(s), axis=1), s, np.split(vt, len(s)), strict=True
         )

@@ -88,7 +88,7 @@ def test_both_steps_have_the_same_losses_and_are_timed(
 ):
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    sizes = "--layers 1 --tasks 2 --batch 2 --tokens 8 --repeats 1".split()
+    sizes = "--layers 1 --tasks 2 --batch 8 --tokens 8 --repeats 1".split()
     sizes += ["--rank-ratio", rank_ratio]
     step.main(["--shapes", name, *sizes, "--out", str(tmp_path / "result.json")])
     result = json.loads((tmp_path / "result.json").read_text())
