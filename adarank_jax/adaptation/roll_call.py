@@ -88,8 +88,9 @@ def _unreached(error, host, port, process_id):
         )
     if isinstance(error, ConnectionRefusedError) and process_id:
         return (
-            f"{who}: that machine answers, but nothing listens at the port; start "
-            "process 0 there, with the same `coordinator`."
+            f"{who}: connection refused, because nothing listens at the port or a "
+            "firewall rejects it; start process 0 there, with the same `coordinator`, "
+            "and open the port."
         )
     found = "no answer" if isinstance(error, TimeoutError) else error.strerror
     if process_id == 0:

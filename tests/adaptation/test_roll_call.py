@@ -115,7 +115,7 @@ def test_port_that_nobody_listens_at_is_told():
     coordinator = processes.free_address()
     (error,) = call((1, 2), timeout=SHORT, coordinator=coordinator)
     assert isinstance(error, ConnectionError)
-    assert f"process 0 at {coordinator}: that machine answers, but" in str(error)
+    assert f"process 0 at {coordinator}: connection refused" in str(error)
 
 
 def test_name_without_an_address_is_told():
