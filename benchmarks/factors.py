@@ -6,10 +6,7 @@ the extra `bench`.
 """
 
 import argparse
-import json
-import pathlib
 import statistics
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import get_args
@@ -19,7 +16,7 @@ import numpy as np
 from adarank_jax import tree
 from adarank_jax.core import svd
 from adarank_jax.core.svd_backends import Backend
-from benchmarks import shapes, step, timing
+from benchmarks import cli, shapes, step, timing
 
 LIBRARIES = ("jax", "numpy", "torch")
 SPECTRA = ("decaying", "flat")
@@ -29,17 +26,11 @@ NUM_LARGE = 32
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line; exits with a message if it is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.factors", description=__doc__
-    )
+    parser = cli.parser("benchmarks.factors", __doc__)
     parser.add_argument("--shapes", choices=shapes.CLASSES, default="vit-b-32")
     parser.add_argument("--spectrum", choices=SPECTRA, default="decaying")
     parser.add_argument("--backend", choices=get_args(Backend), default="gram")
-    parser.add_argument("--tasks", type=step.count, default=8, help="of each matrix")
-    parser.add_argument(
-        "--repeats", type=step.count, default=5, help="timed loops of each"
-    )
-    parser.add_argument("--out", type=pathlib.Path, help="file for the JSON")
+    parser.add_argument("--tasks", type=cli.count, default=8, help="of each matrix")
     return parser.parse_args(arguments)
 
 
@@ -68,15 +59,13 @@ def measure(options: argparse.Namespace) -> dict:
     def theirs():
         return [torch.linalg.svd(tensor, full_matrices=False) for tensor in tensors]
 
-    made = {"ours": _listed(tree.flatten(ours())), "theirs": theirs()}
+    found = tree.flatten(ours())
+    made = {"ours": _listed(found[path] for path in stacks), "theirs": theirs()}
     matrices = [matrix for x in stacks.values() for matrix in x]
-    errors = {name: worst(matrices, found) for name, found in made.items()}
-    del made
+    errors = {name: worst(matrices, each) for name, each in made.items()}
+    del found, made
     seconds = timing.alternate({"ours": ours, "theirs": theirs}, options.repeats)
-    return {
-        "command": command(options),
-        "commit": timing.commit(),
-        "machine": timing.machine(),
+    return cli.result("benchmarks.factors", options) | {
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "torch_threads": torch.get_num_threads(),
         "matrices": {name: list(stack.shape) for name, stack in stacks.items()},
@@ -118,7 +107,7 @@ def _listed(factors):
     """Lists the factors of every task, as the other side returns them."""
     return [
         found
-        for u, s, vt in factors.values()
+        for u, s, vt in factors
         for found in zip(
             np.split(u, len(s), axis=1), s, np.split(vt, len(s)), strict=True
         )
@@ -149,44 +138,21 @@ def worst(
     return {"reconstruction": reconstruction, "orthonormality": orthonormality}
 
 
-def command(options: argparse.Namespace) -> str:
-    """Returns the command line that repeats a measurement."""
-    names = ("shapes", "spectrum", "backend", "tasks", "repeats")
-    parts = [f"--{name} {getattr(options, name)}" for name in names]
-    return " ".join(["python -m benchmarks.factors", *parts])
-
-
-def table_row(result: dict) -> str:
-    """Formats a measurement as one row of a Markdown table."""
+def cells(result: dict) -> tuple[str, ...]:
+    """Formats what a row tells."""
     median, errors = result["median_seconds"], result["errors"]
-    cells = (
-        f"`{result['command']}`",
+    return (
         f"{median['theirs']:.2f} s",
         f"{median['ours']:.2f} s",
         f"{result['ratio']:.2f}",
         f"{errors['theirs']['reconstruction']:.1e}",
         f"{errors['ours']['reconstruction']:.1e}",
-        result["commit"],
-        result["machine"],
     )
-    return "| " + " | ".join(cells) + " |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    options = parse(arguments)
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise SystemExit(
-            f"{error.name} is not installed; the other side of this benchmark needs "
-            "the extra `bench`: pip install -e '.[bench]'"
-        ) from error
-    result = measure(options)
-    text = json.dumps(result, indent=1)
-    if options.out:
-        options.out.write_text(text + "\n")
-    sys.stdout.write(f"{text}\n{table_row(result)}\n")
+    cli.run(parse(arguments), measure, cells, ("torch",))
 
 
 if __name__ == "__main__":

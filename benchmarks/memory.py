@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from benchmarks import step, timing
+from benchmarks import cli, step
 
 SIDES = ("ours", "theirs")
 NUM_STEPS = 3
@@ -36,13 +36,11 @@ def measure_side(side: str, options: argparse.Namespace) -> dict[str, float]:
     import torch  # noqa: F401  so that both sides start from the same libraries
     import transformers  # noqa: F401
 
-    from benchmarks import ours, shapes, theirs
+    from benchmarks import ours, theirs
 
     jax.block_until_ready(jax.numpy.ones(8) + 1)
     before = _resident("VmRSS")
-    case = shapes.make_case(
-        options.shapes, options.layers, options.tasks, options.batch, options.tokens
-    )
+    case = step.make_case(options)
     make = {"ours": ours.make_run, "theirs": theirs.make_run}[side]
     run = make(case, step.DEFAULTS[options.shapes][2])
     del case
@@ -74,39 +72,32 @@ def measure(options: argparse.Namespace) -> dict:
     Returns:
         What was measured, on what, and by which command.
     """
-    arguments = step.command(options).split()[3:]
     found = {}
     for side in SIDES:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, side, *arguments],
+            [sys.executable, "-c", _CHILD, side, *cli.words(options)],
             capture_output=True,
             text=True,
         )
         if done.returncode:
             raise RuntimeError(f"{side} failed:\n{done.stderr[-2000:]}")
         found[side] = json.loads(done.stdout.splitlines()[-1])
-    return {
-        "command": " ".join(["python -m benchmarks.memory", *arguments]),
-        "commit": timing.commit(),
-        "machine": timing.machine(),
+    return cli.result("benchmarks.memory", options) | {
         "bytes": found,
         "ratio": found["ours"]["peak"] / found["theirs"]["peak"],
     }
 
 
+def cells(result: dict) -> tuple[str, ...]:
+    """Formats what a row tells."""
+    gib = {side: result["bytes"][side]["peak"] / 2**30 for side in SIDES}
+    ratio = f"{result['ratio']:.2f}"
+    return f"{gib['theirs']:.2f} GiB", f"{gib['ours']:.2f} GiB", ratio
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    options = step.parse(arguments)
-    result = measure(options)
-    text = json.dumps(result, indent=1)
-    if options.out:
-        options.out.write_text(text + "\n")
-    gib = {side: result["bytes"][side]["peak"] / 2**30 for side in SIDES}
-    row = (
-        f"| `{result['command']}` | {gib['theirs']:.2f} GiB | {gib['ours']:.2f} GiB "
-        f"| {result['ratio']:.2f} | {result['commit']} | {result['machine']} |"
-    )
-    sys.stdout.write(f"{text}\n{row}\n")
+    cli.run(step.parse(arguments), measure, cells, ("torch", "transformers"))
 
 
 _CHILD = """

@@ -25,7 +25,7 @@ def make_run(case: Case, learning_rate: float) -> Callable[[], float]:
     """
     devices = jax.local_devices()
     factors = tree.unflatten(case.factors)
-    variables = merge.init_variables(factors, shapes.COEFFICIENT)
+    variables = merge.init_variables(factors, shapes.COEFFICIENT, case.rank_ratio)
     optimizer = optax.adam(learning_rate)
     start = State(variables, optimizer.init(variables))
     factors = parallel.shard_factors(factors, devices)

@@ -6,29 +6,22 @@ the same.
 """
 
 import argparse
-import json
-import pathlib
 import statistics
-import sys
 from collections.abc import Sequence
 
-from benchmarks import ours, shapes, step, timing
+from benchmarks import cli, ours, shapes, step, timing
 
 NUM_TASKS = (2, 4, 8, 16)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line; exits with a message if it is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.scaling", description=__doc__
-    )
+    parser = cli.parser("benchmarks.scaling", __doc__)
     parser.add_argument("--shapes", choices=step.DEFAULTS, default="vit-b-32")
-    parser.add_argument("--layers", type=step.count, default=2, help="depth, of 12")
-    parser.add_argument("--tasks", type=step.count, nargs="+", default=NUM_TASKS)
-    parser.add_argument("--batch", type=step.count, help="examples a task; the paper's")
-    parser.add_argument("--tokens", type=step.count, default=128, help="of every text")
-    parser.add_argument("--repeats", type=step.count, default=5, help="timed steps")
-    parser.add_argument("--out", type=pathlib.Path, help="file for the JSON")
+    parser.add_argument("--layers", type=cli.count, default=2, help="depth, of 12")
+    parser.add_argument("--tasks", type=cli.count, nargs="+", default=NUM_TASKS)
+    parser.add_argument("--batch", type=cli.count, help="examples a task; the paper's")
+    parser.add_argument("--tokens", type=cli.count, default=128, help="of every text")
     options = parser.parse_args(arguments)
     options.batch = options.batch or step.DEFAULTS[options.shapes][1]
     return options
@@ -53,30 +46,22 @@ def measure(options: argparse.Namespace) -> dict:
         runs[str(tasks)]()
     seconds = timing.alternate(runs, options.repeats)
     each = {n: statistics.median(found) / int(n) for n, found in seconds.items()}
-    names = ("shapes", "layers", "batch", "tokens", "repeats")
-    words = [f"--{name} {getattr(options, name)}" for name in names]
-    tasks = " ".join(str(n) for n in options.tasks)
-    return {
-        "command": " ".join(["python -m benchmarks.scaling --tasks", tasks, *words]),
-        "commit": timing.commit(),
-        "machine": timing.machine(),
+    return cli.result("benchmarks.scaling", options) | {
         "seconds": seconds,
         "seconds_a_task": each,
         "spread": max(each.values()) / min(each.values()) - 1,
     }
 
 
+def cells(result: dict) -> tuple[str, ...]:
+    """Formats what a row tells."""
+    each = [f"{seconds:.3f} s" for seconds in result["seconds_a_task"].values()]
+    return (*each, f"{100 * result['spread']:.0f} %")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    options = parse(arguments)
-    result = measure(options)
-    text = json.dumps(result, indent=1)
-    if options.out:
-        options.out.write_text(text + "\n")
-    each = " | ".join(f"{s:.3f} s" for s in result["seconds_a_task"].values())
-    spread = f"{100 * result['spread']:.0f} %"
-    row = [f"`{result['command']}`", each, spread, result["commit"], result["machine"]]
-    sys.stdout.write(f"{text}\n| {' | '.join(row)} |\n")
+    cli.run(parse(arguments), measure, cells)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from adarank_jax import tree
+from adarank_jax.core import svd
 from adarank_jax.core.svd import SVDFactors
 from adarank_jax.models import clip_vision, heads, language, roberta
 
@@ -38,6 +39,7 @@ class Case:
         heads: one a task.
         inputs: `(tasks, batch, ...)`, one array or a dict of arrays.
         num_tokens: tokens of all examples.
+        rank_ratio: share of leading directions that masks keep at the start.
     """
 
     name: str
@@ -49,9 +51,17 @@ class Case:
     heads: Sequence[Any]
     inputs: Any
     num_tokens: int
+    rank_ratio: float
 
 
-def make_case(name: str, layers: int, tasks: int, batch: int, tokens: int) -> Case:
+def make_case(
+    name: str,
+    layers: int,
+    tasks: int,
+    batch: int,
+    tokens: int,
+    rank_ratio: float = 1.0,
+) -> Case:
     """Draws a problem.
 
     Args:
@@ -60,6 +70,7 @@ def make_case(name: str, layers: int, tasks: int, batch: int, tokens: int) -> Ca
         tasks: number of experts.
         batch: examples a task.
         tokens: length of every text; images have their own.
+        rank_ratio: share of leading directions that masks keep at the start.
     """
     rng = np.random.default_rng(0)
     rows = CLASSES[name]
@@ -101,6 +112,7 @@ def make_case(name: str, layers: int, tasks: int, batch: int, tokens: int) -> Ca
         drawn,
         inputs,
         tasks * batch * tokens,
+        rank_ratio,
     )
 
 
@@ -147,13 +159,16 @@ def _factors(rng, shape, tasks, decomposed):
 def useful_flops(case: Case) -> float:
     """Counts the multiplications and additions that one step cannot do without.
 
-    Merging and the gradient of the masks take one product of each matrix's factors,
-    the encoder three of its matrices: forward, and backward to inputs and to weights.
+    Merging takes a product of those directions of each matrix that masks keep, the
+    gradient of the masks one of all directions, the encoder three of its matrices:
+    forward, and backward to inputs and to weights.
     """
     total = 0.0
     for path, leaf in case.factors.items():
         if isinstance(leaf, SVDFactors):
             rows, cols = case.origin[path].shape
-            total += 2 * 2.0 * rows * cols * leaf.s.size
+            tasks, rank = leaf.s.shape
+            kept = svd.leading_rank(rank, case.rank_ratio)
+            total += 2.0 * rows * cols * tasks * (kept + rank)
             total += 3 * 2.0 * rows * cols * case.num_tokens
     return total

@@ -5,16 +5,13 @@ needs the extra `bench`.
 """
 
 import argparse
-import json
-import pathlib
 import statistics
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 
 import jax
 
-from benchmarks import shapes, timing
+from benchmarks import cli, shapes, timing
 
 DEFAULTS = {
     # shapes: tasks, batch, learning rate, as in the paper
@@ -28,30 +25,23 @@ TOLERANCE = 1e-4
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line; exits with a message if it is wrong."""
-    parser = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__)
+    parser = cli.parser("benchmarks.step", __doc__)
     parser.add_argument("--shapes", choices=DEFAULTS, default="vit-b-32")
-    parser.add_argument("--layers", type=count, default=2, help="depth, of 12")
-    parser.add_argument("--tasks", type=count, help="default: the paper's")
-    parser.add_argument("--batch", type=count, help="examples a task; the paper's")
-    parser.add_argument("--tokens", type=count, default=128, help="of every text")
-    parser.add_argument("--repeats", type=count, default=5, help="timed steps of each")
-    parser.add_argument("--out", type=pathlib.Path, help="file for the JSON")
+    parser.add_argument("--layers", type=cli.count, default=2, help="depth, of 12")
+    parser.add_argument("--tasks", type=cli.count, help="default: the paper's")
+    parser.add_argument("--batch", type=cli.count, help="examples a task; the paper's")
+    parser.add_argument("--tokens", type=cli.count, default=128, help="of every text")
+    parser.add_argument(
+        "--rank-ratio",
+        type=cli.share,
+        default=1.0,
+        help="share of directions that masks keep at the start; 0.16 for CART",
+    )
     options = parser.parse_args(arguments)
     tasks, batch, _ = DEFAULTS[options.shapes]
     options.tasks = options.tasks or tasks
     options.batch = options.batch or batch
     return options
-
-
-def count(text: str) -> int:
-    """Reads a whole number above zero from a command line.
-
-    Raises:
-        ArgumentTypeError: it is something else.
-    """
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text!r}")
-    return int(text)
 
 
 def measure(options: argparse.Namespace) -> dict:
@@ -73,9 +63,7 @@ def measure(options: argparse.Namespace) -> dict:
 
     from benchmarks import ours, theirs
 
-    case = shapes.make_case(
-        options.shapes, options.layers, options.tasks, options.batch, options.tokens
-    )
+    case = make_case(options)
     rate = DEFAULTS[options.shapes][2]
     runs = {"ours": ours.make_run(case, rate), "theirs": theirs.make_run(case, rate)}
     losses = {name: [run(), run()] for name, run in runs.items()}
@@ -86,10 +74,7 @@ def measure(options: argparse.Namespace) -> dict:
     gemm = timing.gemm_rate()
     median = {name: statistics.median(values) for name, values in seconds.items()}
     flops = shapes.useful_flops(case)
-    return {
-        "command": command(options),
-        "commit": timing.commit(),
-        "machine": timing.machine(),
+    return cli.result("benchmarks.step", options) | {
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "torch_threads": torch.get_num_threads(),
         "first_losses": losses,
@@ -101,6 +86,17 @@ def measure(options: argparse.Namespace) -> dict:
         "torch_gemm_gflops": timing.torch_gemm_rate() / 1e9,
         "share_of_gemm": flops / median["ours"] / gemm,
     }
+
+
+def make_case(options: argparse.Namespace) -> shapes.Case:
+    """Draws the problem of a command.
+
+    Args:
+        options: as `parse` returns.
+    """
+    names = ("layers", "tasks", "batch", "tokens", "rank_ratio")
+    sizes = {name: getattr(options, name) for name in names}
+    return shapes.make_case(options.shapes, **sizes)
 
 
 def check_backend() -> None:
@@ -116,44 +112,20 @@ def check_backend() -> None:
         )
 
 
-def command(options: argparse.Namespace) -> str:
-    """Returns the command line that repeats a measurement."""
-    names = ("shapes", "layers", "tasks", "batch", "tokens", "repeats")
-    parts = [f"--{name} {getattr(options, name)}" for name in names]
-    return " ".join(["python -m benchmarks.step", *parts])
-
-
-def table_row(result: dict) -> str:
-    """Formats a measurement as one row of a Markdown table."""
-    median = result["median_seconds"]
-    cells = (
-        f"`{result['command']}`",
+def cells(result: dict) -> tuple[str, ...]:
+    """Formats what a row tells."""
+    median, limit = result["median_seconds"], result["gemm_gflops"]
+    return (
         f"{median['theirs']:.2f} s",
         f"{median['ours']:.2f} s",
         f"{result['ratio']:.2f}",
-        f"{100 * result['share_of_gemm']:.0f} % of {result['gemm_gflops']:.0f} GFLOP/s",
-        result["commit"],
-        result["machine"],
+        f"{100 * result['share_of_gemm']:.0f} % of {limit:.0f} GFLOP/s",
     )
-    return "| " + " | ".join(cells) + " |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
-    options = parse(arguments)
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise SystemExit(
-            f"{error.name} is not installed; the other side of this benchmark needs "
-            "the extra `bench`: pip install -e '.[bench]'"
-        ) from error
-    result = measure(options)
-    text = json.dumps(result, indent=1)
-    if options.out:
-        options.out.write_text(text + "\n")
-    sys.stdout.write(f"{text}\n{table_row(result)}\n")
+    cli.run(parse(arguments), measure, cells, ("torch", "transformers"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from adarank_jax.core import svd
 from adarank_jax.core.svd import SVDFactors
 from benchmarks import shapes
 from benchmarks.shapes import Case
@@ -51,7 +52,7 @@ def make_run(case: Case, learning_rate: float) -> Callable[[], float]:
         for name in vectors
     }
     mask_logits = {
-        name: nn.Parameter(torch.full((len(heads), len(found[0][1])), 0.1))
+        name: _mask_logits(len(heads), len(found[0][1]), case.rank_ratio)
         for name, found in vectors.items()
         if isinstance(found[0], tuple)
     }
@@ -74,6 +75,13 @@ def make_run(case: Case, learning_rate: float) -> Callable[[], float]:
         return loss.item()
 
     return run
+
+
+def _mask_logits(tasks, rank, rank_ratio):
+    """Starts from the leading directions of every task."""
+    logits = torch.full((tasks, rank), -0.1)
+    logits[:, : svd.leading_rank(rank, rank_ratio)] = 0.1
+    return nn.Parameter(logits)
 
 
 def _masked(u, s, vt, logits):

@@ -1,6 +1,5 @@
 """How far a decomposition is: a live bar on a terminal, a few plain lines elsewhere."""
 
-import time
 from types import TracebackType
 
 from rich.console import Console
@@ -9,8 +8,9 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeRemainingColumn,
 )
+
+from adarank_jax.adaptation.pace import Pace, clock
 
 
 class SvdProgress:
@@ -26,22 +26,21 @@ class SvdProgress:
     def __init__(self, console: Console):
         """Prepares the bar; `with` starts it."""
         self._console = console
-        self._started = self._told = time.perf_counter()
+        self._pace = Pace()
         self._bar = Progress(
             TextColumn("task vectors"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("matrices decomposed, ETA"),
-            TimeRemainingColumn(),
+            TextColumn("matrices decomposed{task.fields[left]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("svd", total=None)
+        self._task = self._bar.add_task("svd", total=None, left="")
 
     def __enter__(self) -> "SvdProgress":
-        """Starts the clock; the bar waits for the first matrix."""
-        self._started = self._told = time.perf_counter()
+        """Starts the wait for a line; the bar waits for the first matrix."""
+        self._pace = Pace()
         return self
 
     def __exit__(
@@ -55,19 +54,15 @@ class SvdProgress:
 
     def __call__(self, done: int, total: int) -> None:
         """Shows that `done` matrices of `total` are decomposed."""
+        speed = self._pace.report(done, total)
+        left = "" if speed is None else f", ETA {clock(speed.left)}"
         self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
-        now = time.perf_counter()
-        due = now - self._told >= _SECONDS and done < total
-        if due and not self._console.is_terminal:
-            self._told = now
-            left = (now - self._started) / done * (total - done)
+        self._bar.update(self._task, completed=done, total=total, left=left)
+        if self._console.is_terminal or done == total:
+            return
+        if self._pace.is_line_due():
             self._console.print(
-                f"{done:,} of {total:,} matrices decomposed, ETA {left:.0f} s",
+                f"{done:,} of {total:,} matrices decomposed{left}",
                 soft_wrap=True,
                 highlight=False,
             )
-
-
-_SECONDS = 15.0
-"""Between two lines, where there is no terminal."""

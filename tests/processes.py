@@ -8,26 +8,36 @@ import subprocess
 import sys
 
 
-def start(words, num_processes=2, devices_each=4):
-    """Starts `python WORDS --coordinator ... --process-id i`, all at once."""
+def free_address():
+    """Returns an address at which nothing listens."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    environment = {"JAX_NUM_CPU_DEVICES": str(devices_each), "PYTHONFAULTHANDLER": "1"}
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def start(words, devices=(4, 4)):
+    """Starts `python WORDS --coordinator ... --process-id i`, all at once.
+
+    Args:
+        words: of the command.
+        devices: of each process.
+    """
+    coordinator = free_address()
     return [
         subprocess.Popen(
             [
                 *(sys.executable, *words),
                 *("--coordinator", coordinator),
-                *("--num-processes", str(num_processes)),
+                *("--num-processes", str(len(devices))),
                 *("--process-id", str(number)),
             ],
-            env=os.environ | environment,
+            env=os.environ
+            | {"JAX_NUM_CPU_DEVICES": str(count), "PYTHONFAULTHANDLER": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number in range(num_processes)
+        for number, count in enumerate(devices)
     ]
 
 

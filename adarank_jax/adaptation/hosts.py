@@ -5,6 +5,7 @@ writes, and what it read or decided goes to the others. Alone, a process leads i
 and everything here does nothing.
 """
 
+import collections
 import hashlib
 import itertools
 import os
@@ -16,11 +17,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from adarank_jax.adaptation import roll_call
+
 
 def start(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    timeout: float = 300.0,
 ) -> None:
     """Joins the other processes; before anything is computed, in every process.
 
@@ -29,10 +33,15 @@ def start(
             None on a TPU slice and under Slurm or Open MPI, which know all three.
         num_processes: of the run.
         process_id: of this process, from 0.
+        timeout: seconds to wait for the others.
 
     Raises:
-        ConnectionError: the others cannot be reached.
-        ValueError: only some of the three are given and the rest is not known.
+        ConnectionError: the others cannot be reached or did not come, or the port is
+            in use; the message says which, where that can be told.
+        RuntimeError: JAX has computed something already, or has been started.
+        ValueError: only some of the three are given and the rest is not known; they
+            are out of range; the processes were given other numbers of processes, or
+            have other numbers of devices.
     """
     given = {
         "coordinator": coordinator,
@@ -45,24 +54,46 @@ def start(
             f"`{missing[0]}` is missing; give coordinator, num_processes and "
             "process_id together, or none of them on a TPU slice or under Slurm."
         )
-    if coordinator is not None and ":" not in coordinator:
-        raise ValueError(
-            f"`coordinator` must be an address and a port, got {coordinator!r}; "
-            f"write {coordinator}:1234, say."
-        )
+    if not missing:
+        _check(**given)
+        roll_call.hold(**given, timeout=timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            *given.values(), initialization_timeout=max(round(timeout), 1)
+        )
     except ValueError as error:
         raise ValueError(
             f"The other processes are not known here ({error}); give coordinator, "
             "num_processes and process_id."
         ) from error
-    except RuntimeError as error:
+    except jax.errors.JaxRuntimeError as error:
         raise ConnectionError(
-            f"Process {process_id} could not join the others at {coordinator} "
-            f"({error}); is process 0 running, and is its port open?"
+            f"JAX could not connect this process to the others: {error}"
         ) from error
+    devices()
+
+
+def _check(coordinator, num_processes, process_id):
+    """Checks what this process was given, by itself."""
+    host, _, port = coordinator.rpartition(":")
+    if not host:
+        raise ValueError(
+            f"`coordinator` must be an address and a port, got {coordinator!r}; "
+            f"write {coordinator}:1234, say."
+        )
+    if not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(
+            "The port of `coordinator` must be a number from 1 to 65535, got "
+            f"{coordinator!r}."
+        )
+    if num_processes < 1:
+        raise ValueError(f"`num_processes` must be at least 1, got {num_processes}.")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"`process_id` must be from 0 to {num_processes - 1} (`num_processes` is "
+            f"{num_processes}), got {process_id}."
+        )
 
 
 def is_lead() -> bool:
@@ -71,8 +102,22 @@ def is_lead() -> bool:
 
 
 def devices() -> list[jax.Device]:
-    """Lists the devices of all processes, those of each side by side."""
-    return sorted(jax.devices(), key=lambda each: (each.process_index, each.id))
+    """Lists the devices of all processes, those of each side by side.
+
+    Raises:
+        ValueError: some processes have more devices than others; in every process.
+    """
+    found = sorted(jax.devices(), key=lambda each: (each.process_index, each.id))
+    counts = collections.Counter(each.process_index for each in found)
+    if len(set(counts.values())) > 1:
+        wait()  # or the first to leave would end others before they say why
+        rows = ", ".join(f"process {i} has {n}" for i, n in sorted(counts.items()))
+        raise ValueError(
+            f"Every process must have the same number of devices, but {rows}; use "
+            "machines of one kind, or show each process the same number "
+            "(CUDA_VISIBLE_DEVICES, or JAX_NUM_CPU_DEVICES on CPUs)."
+        )
+    return found
 
 
 def wait() -> None:
@@ -129,7 +174,7 @@ def check_same(what: str, content: bytes) -> None:
     found = np.asarray(multihost_utils.process_allgather(digest))
     others = [i for i, row in enumerate(found) if (row != found[0]).any()]
     if others:
-        raise ValueError(f"Process 0 and {_listed(others)} differ in {what}.")
+        raise ValueError(f"Process 0 and {roll_call.listed(others)} differ in {what}.")
 
 
 def check_none(problems: int, what: str) -> None:
@@ -148,12 +193,9 @@ def check_none(problems: int, what: str) -> None:
     found = np.asarray(multihost_utils.process_allgather(np.int32(problems)))
     others = np.flatnonzero(found).tolist()
     if others and not problems:
-        raise ValueError(f"{_listed(others)} found {what}; see what is printed there.")
-
-
-def _listed(processes):
-    """Names processes, for example ``process 1 and process 3``."""
-    return " and ".join(f"process {i}" for i in processes)
+        raise ValueError(
+            f"{roll_call.listed(others)} found {what}; see what is printed there."
+        )
 
 
 def leave(code: int) -> NoReturn:

@@ -1,10 +1,11 @@
 """How far adaptation is: a live bar on a terminal, a few plain lines elsewhere."""
 
-import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from adarank_jax.adaptation.pace import Pace, clock
 
 
 class AdaptationProgress:
@@ -32,8 +33,7 @@ class AdaptationProgress:
         """Prepares the bar; `with` starts it."""
         self._name, self._num_steps = name, num_steps
         self._console, self._measure = console, measure
-        self._told = time.perf_counter()
-        self._first: tuple[int, float] | None = None
+        self._pace = Pace()
         # Step, speed, time left and measure are never cut: they take this much.
         fixed = 2 * len(str(num_steps)) + len(measure) + _ROOM_OF_NUMBERS
         room = max(console.width - fixed, 0)
@@ -69,36 +69,22 @@ class AdaptationProgress:
 
     def update(self, done: int, value: float) -> None:
         """Shows that `done` steps are finished and what was measured in the last."""
-        now = time.perf_counter()
-        measured = f"{self._measure} {value:.3f}"
-        if self._first is None:
-            self._first = done, now
-            pace = ""
-        else:
-            begun, started = self._first
-            speed = (done - begun) / max(now - started, 1e-9)
-            left = (self._num_steps - done) / max(speed, 1e-9)
-            pace = f"{speed:.1f} it/s, ETA {_clock(left)}, "
-        self._bar.update(self._task, completed=done, shown=pace + measured)
-        due = now - self._told >= _SECONDS_BETWEEN_LINES or done == self._num_steps
-        if not self._console.is_terminal and due:
-            self._told = now
+        speed = self._pace.report(done, self._num_steps)
+        shown = f"{self._measure} {value:.3f}"
+        if speed is not None:
+            shown = f"{speed.rate:.1f} it/s, ETA {clock(speed.left)}, {shown}"
+        self._bar.update(self._task, completed=done, shown=shown)
+        if self._console.is_terminal:
+            return
+        if self._pace.is_line_due() or done == self._num_steps:
             self._console.print(
-                f"{self._name}: step {done:,} of {self._num_steps:,}, {pace}{measured}",
+                f"{self._name}: step {done:,} of {self._num_steps:,}, {shown}",
                 soft_wrap=True,
                 highlight=False,
                 markup=False,
             )
 
 
-def _clock(seconds):
-    """Shows a time left as hours, minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
-
-
-_SECONDS_BETWEEN_LINES = 15.0
 _WIDEST_NAME, _NARROWEST_NAME = 24, 6
 _WIDEST_BAR, _NARROWEST_BAR = 40, 10
 _ROOM_OF_NUMBERS = 42

@@ -1,4 +1,4 @@
-"""What each process of `test_hosts` runs: one adaptation, shared with the others."""
+"""What each process of `test_hosts` runs: checks, and an adaptation they share."""
 
 import argparse
 import io
@@ -6,13 +6,14 @@ import os
 import pathlib
 import pickle
 import signal
+import sys
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from adarank_jax.adaptation import hosts, per_device
+from adarank_jax.adaptation import hosts, parallel, per_device
 from adarank_jax.adaptation.loop import AdaptationConfig, adapt
 from adarank_jax.adaptation.objectives import entropy
 from adarank_jax.adaptation.run_folder import RunFolder
@@ -21,6 +22,9 @@ from tests.adaptation import problems
 CONFIG = AdaptationConfig(
     num_steps=20, batch_size=16, learning_rate=0.02, checkpoint_every=5
 )
+
+
+SCENARIOS = ("joined", "interrupted", "killed", "whole")
 
 
 def run(folder, batch=problems.batch):
@@ -64,7 +68,8 @@ def interrupt():
 def check_hosts():
     """Checks what needs several processes."""
     number = jax.process_index()
-    assert jax.process_count() == 2 and len(hosts.devices()) == 8
+    owners = [device.process_index for device in hosts.devices()]
+    assert owners == [0, 0, 0, 0, 1, 1, 1, 1]
     found = hosts.from_lead({"a": np.arange(3) + 10 * number, "b": np.float32(number)})
     np.testing.assert_array_equal(found["a"], [0, 1, 2])
     assert found["b"] == 0
@@ -82,21 +87,47 @@ def check_hosts():
     assert per_device.choose("auto") == "shard_map"
 
 
+def check_arrays():
+    """Checks arrays that lie on the devices of both processes."""
+    devices, number = hosts.devices(), jax.process_index()
+    factor = parallel.replicate(np.float32(10), devices)
+    examples = np.arange(24, dtype=np.float32).reshape(1, 24)
+    mine = np.split(examples, 2, axis=1)[number]
+    batch = parallel.shard_batch(mine, devices)
+    assert batch.shape == (8, 1, 3)
+
+    def scaled_sum(factor, part):
+        return jax.lax.psum(factor * part.sum(), per_device.AXIS)
+
+    specs = (per_device.COPIED, per_device.SPLIT)
+    summed = per_device.compiled(
+        scaled_sum, specs, per_device.COPIED, devices, "shard_map"
+    )
+    assert np.asarray(summed(factor, batch)) == 10 * examples.sum()
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("scenario", choices=("interrupted", "killed", "whole"))
+    parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--coordinator")
     parser.add_argument("--num-processes", type=int)
     parser.add_argument("--process-id", type=int)
     given = parser.parse_args()
-    hosts.start(given.coordinator, given.num_processes, given.process_id)
+    try:
+        hosts.start(given.coordinator, given.num_processes, given.process_id)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        hosts.leave(3)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     number = jax.process_index()
+    if given.scenario == "joined":
+        check_hosts()
+        check_arrays()
+        return
     run_dir = given.folder / f"run-{number}"
     folder = RunFolder(run_dir, {}, restart=False) if number == 0 else None
     if given.scenario == "interrupted":
-        check_hosts()
         with pytest.raises(KeyboardInterrupt):
             run(folder, failing_at(12, interrupt))
     if given.scenario == "killed" and number == 1:

@@ -70,11 +70,12 @@ def test_groups_need_no_labels():
     )
 
 
-def compiled(**options):
-    """Compiles a step whose activations are larger than its weights."""
+def jitted(mask=masks.straight_through, num_layers=4, **options):
+    """Returns a step whose activations are larger than its weights, and arguments."""
     rng = np.random.default_rng(0)
-    origin = {f"layer_{i}": np.zeros((32, 32), np.float32) for i in range(4)}
-    vectors = {name: rng.normal(size=(8, 32, 32)).astype(np.float32) for name in origin}
+    names = [f"layer_{i}" for i in range(num_layers)]
+    origin = {name: np.zeros((32, 32), np.float32) for name in names}
+    vectors = {name: rng.normal(size=(8, 32, 32)).astype(np.float32) for name in names}
     factors = svd.decompose_tree(vectors, lambda path, leaf: True)
     variables = merge.init_variables(factors, 0.3)
     optimizer = optax.sgd(0.1)
@@ -88,14 +89,20 @@ def compiled(**options):
         encode,
         lambda features, head: features @ head,
         OBJECTIVES["entropy"],
-        masks.straight_through,
+        mask,
         optimizer,
         **options,
     )
     state = State(variables, optimizer.init(variables))
     heads = [np.ones((32, 3), np.float32)] * 8
     batch = Batch(np.zeros((8, 256, 32), np.float32))
-    return jax.jit(step).lower(state, origin, factors, heads, batch).compile()
+    return jax.jit(step), (state, origin, factors, heads, batch)
+
+
+def compiled(**options):
+    """Compiles that step."""
+    step, arguments = jitted(**options)
+    return step.lower(*arguments).compile()
 
 
 def test_one_task_at_a_time_needs_the_activations_of_one():
@@ -116,3 +123,22 @@ def test_remat_merges_again():
 def test_make_step_refuses_no_task_at_once():
     with pytest.raises(ValueError, match="tasks_at_once"):
         compiled(tasks_at_once=0)
+
+
+def merges(**options):
+    """Counts how often a step of eight tasks merges its one matrix when it runs."""
+    counted = []
+
+    def mask(logits):
+        jax.debug.callback(lambda: counted.append(1))
+        return masks.straight_through(logits)
+
+    program, arguments = jitted(mask, 1, **options)
+    jax.block_until_ready(program(*arguments))
+    jax.effects_barrier()
+    return len(counted)
+
+
+def test_remat_merges_twice_a_group_and_once_besides():
+    assert merges(tasks_at_once=3) == 1
+    assert merges(tasks_at_once=3, remat=True) == 1 + 2 * 3  # 3 + 3 + 2 tasks

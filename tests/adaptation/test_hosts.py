@@ -34,6 +34,22 @@ def check_shared_run(folder, tmp_path):
     assert not (folder / "run-1").exists()
 
 
+def test_two_processes_join_and_agree(tmp_path):
+    codes, printed = processes.finish(
+        processes.start((*WORKER, "joined", str(tmp_path)))
+    )
+    assert codes == [0, 0], "\n".join(printed)
+
+
+def test_processes_with_other_numbers_of_devices_stop_at_once(tmp_path):
+    started = processes.start((*WORKER, "joined", str(tmp_path)), devices=(1, 3))
+    codes, printed = processes.finish(started)
+    assert codes == [3, 3], "\n".join(printed)
+    for each in printed:
+        assert "devices, but process 0 has 1, process 1 has 3; use" in each
+
+
+@pytest.mark.slow
 def test_two_processes_resume_and_equal_one_process(tmp_path):
     started = processes.start((*WORKER, "interrupted", str(tmp_path)))
     codes, printed = processes.finish(started)
@@ -70,8 +86,17 @@ def test_process_alone_leads_itself_and_changes_nothing():
         (("localhost:1234", None, 0), "`num_processes` is missing"),
         ((None, 2, 0), "`coordinator` is missing"),
         (("localhost", 2, 0), "write localhost:1234, say"),
+        (("localhost:http", 2, 0), "port .* from 1 to 65535, got 'localhost:http'"),
+        (("localhost:70000", 2, 0), "port .* from 1 to 65535, got 'localhost:70000'"),
+        (("localhost:1234", 0, 0), "`num_processes` must be at least 1, got 0"),
+        (("localhost:1234", 2, 2), "`process_id` must be from 0 to 1 .*, got 2"),
     ],
 )
-def test_start_refuses_half_of_what_it_needs(given, message):
+def test_start_refuses_what_cannot_be(given, message):
     with pytest.raises(ValueError, match=message):
         hosts.start(*given)
+
+
+def test_start_tells_that_nobody_listens_instead_of_being_ended_by_jax():
+    with pytest.raises(ConnectionError, match="nothing listens at the port"):
+        hosts.start(processes.free_address(), 2, 1, timeout=0.2)

@@ -27,17 +27,21 @@ def test_ahead_holds_at_most_depth_batches_besides_the_one_in_use(depth):
     assert len(taken) <= depth + 1
 
 
-def test_ahead_prepares_a_batch_while_another_is_used():
-    prepared = threading.Event()
+def test_ahead_hands_out_a_batch_while_the_next_is_prepared():
+    begun, may_end, in_time = threading.Event(), threading.Event(), []
 
     def place(number):
         if number == 1:
-            prepared.set()
+            begun.set()
+            in_time.append(may_end.wait(5.0))
         return number
 
     found = prefetch.ahead(range(3), place)
-    next(found)
-    assert prepared.wait(5.0)
+    assert next(found).batch == 0
+    assert begun.wait(5.0)  # before it is asked for
+    may_end.set()
+    assert [ready.batch for ready in found] == [1, 2]
+    assert in_time == [True]  # the first did not wait for the second
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])

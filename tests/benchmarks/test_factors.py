@@ -24,13 +24,6 @@ def test_parse_says_what_is_wrong(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_command_repeats_the_options():
-    options = factors.parse(["--shapes", "roberta-base", "--tasks", "3"])
-    words = factors.command(options).split()
-    assert words[:3] == ["python", "-m", "benchmarks.factors"]
-    assert factors.parse(words[3:]) == options
-
-
 def test_draw_has_the_matrices_of_a_layer():
     stacks = factors.draw("vit-b-32", 1, "decaying")
     assert sorted(stack.shape for stack in stacks.values()) == [

@@ -22,7 +22,7 @@ def test_plan_counts_what_a_device_holds_and_sends():
 
 
 def test_plan_of_one_task_at_a_time_needs_less():
-    words = [*SMALL[:-1], "1024"]
+    words = [*SMALL[:-1], "1024", "--layers", "1"]
     all_tasks, one = (
         plan_scale.plan(plan_scale.parse(words + more))["temporary_bytes"]
         for more in ([], ["--tasks-at-once", "1"])

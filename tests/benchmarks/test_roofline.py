@@ -32,6 +32,13 @@ def test_one_device_sends_nothing():
     assert roofline.seconds(PLAN, machine)["sums"] == 0
 
 
-def test_table_has_a_row_a_machine():
-    rows = roofline.table([PLAN]).splitlines()
+def test_table_has_rows_as_by_hand():
+    larger = PLAN | {"devices": 16, "flops": 17e12, "merge_flops": 6e12}
+    rows = roofline.table([PLAN, larger]).splitlines()
     assert len(rows) == 2 + len(roofline.MACHINES)
+    # 20e12 / 197e12 s, 10e12 / (197e12 / 6) s, 2 * 7/8 * 4e9 / 100e9 s: 0.4761 s
+    assert "| TPU v5e-8 | 102 ms | 305 ms | 70 ms | 476 ms | 1.3 h |" in rows
+    # Its own plan: 11e12 / 275e12 s, 6e12 / (275e12 / 6) s, 2 * 15/16 * 4e9 / 150e9 s
+    assert "| TPU v4-32 (16 chips) | 40 ms | 131 ms | 50 ms | 221 ms | 0.6 h |" in rows
+    # The first plan, eight times on one device; factors are read in 32e9 / 3350e9 s
+    assert "| 1 x H100 | 323 ms | 1194 ms | 0 ms | 1517 ms | 4.2 h |" in rows

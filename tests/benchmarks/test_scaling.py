@@ -19,7 +19,7 @@ def test_parse_says_what_is_wrong(capsys):
 
 @pytest.mark.slow
 def test_measure_divides_by_the_tasks():
-    words = "--tasks 1 2 --layers 1 --batch 1 --repeats 1".split()
+    words = "--tasks 1 2 --layers 1 --batch 8 --repeats 1".split()
     found = scaling.measure(scaling.parse(words))
     assert scaling.parse(found["command"].split()[3:]) == scaling.parse(words)
     seconds = {n: rows[0] for n, rows in found["seconds"].items()}

@@ -1,7 +1,9 @@
+import functools
 import io
 
 from rich.console import Console
 
+from adarank_jax.adaptation import pace
 from experiments import svd_progress
 from experiments.svd_progress import SvdProgress
 
@@ -20,15 +22,31 @@ def test_svd_progress_is_silent_without_a_terminal_if_short():
 
 
 def test_svd_progress_writes_lines_without_a_terminal(monkeypatch):
-    monkeypatch.setattr(svd_progress, "_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
     lines = shown(False, range(1, 9)).splitlines()
     assert len(lines) == 7
-    assert lines[0].startswith("1 of 8 matrices decomposed, ETA ")
+    assert lines[0] == "1 of 8 matrices decomposed"  # nothing to tell a time from
+    assert lines[1].startswith("2 of 8 matrices decomposed, ETA 0:00:0")
+
+
+def test_svd_progress_tells_a_time_from_matrices_not_from_what_came_before(monkeypatch):
+    times = iter((0.0, 0.0, 900.0, 901.0, 931.0, 960.0))
+    timed = functools.partial(pace.Pace, lambda: next(times))
+    monkeypatch.setattr(svd_progress, "Pace", timed)
+    console = Console(file=io.StringIO(), width=100)
+    with SvdProgress(console) as report:
+        for done in (1, 2, 17, 20):
+            report(done, 384)
+    assert console.file.getvalue().splitlines() == [
+        "1 of 384 matrices decomposed",
+        f"17 of 384 matrices decomposed, ETA {pace.clock(367 * 31 / 16)}",
+        f"20 of 384 matrices decomposed, ETA {pace.clock(364 * 60 / 19)}",
+    ]
 
 
 def test_svd_progress_shows_a_bar_on_a_terminal():
     text = shown(True, (1, 8))
-    assert "8/8" in text
+    assert "8/8" in text and "matrices decomposed, ETA 0:00:00" in text
     assert text.endswith("\x1b[2K")  # the bar is taken away
 
 
