@@ -161,7 +161,8 @@ def useful_flops(case: Case) -> float:
 
     Merging takes a product of those directions of each matrix that masks keep, the
     gradient of the masks one of all directions, the encoder three of its matrices:
-    forward, and backward to inputs and to weights.
+    forward, and backward to inputs and to weights. The last block needs keys and values
+    of all tokens and everything else of one token an example.
     """
     total = 0.0
     for path, leaf in case.factors.items():
@@ -170,5 +171,18 @@ def useful_flops(case: Case) -> float:
             tasks, rank = leaf.s.shape
             kept = svd.leading_rank(rank, case.rank_ratio)
             total += 2.0 * rows * cols * tasks * (kept + rank)
-            total += 3 * 2.0 * rows * cols * case.num_tokens
+            total += 3 * 2.0 * rows * cols * _num_rows(case, path)
     return total
+
+
+def _num_rows(case, path):
+    """Counts the tokens that a matrix is applied to; a mean if its columns differ."""
+    examples = jax.tree.leaves(case.inputs)[0].shape
+    num_examples = examples[0] * examples[1]
+    if f"_{case.config.num_layers - 1}/" not in path:
+        return case.num_tokens
+    if "/in_proj/" in path:
+        return (num_examples + 2 * case.num_tokens) / 3
+    if "/key/" in path or "/value/" in path:
+        return case.num_tokens
+    return num_examples

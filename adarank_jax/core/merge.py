@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from adarank_jax import tree
 from adarank_jax.core import masks, svd
+from adarank_jax.core.products import weighted_product
 from adarank_jax.tree import Tree
 
 Mask = Callable[[Float[Array, "tasks rank"]], Float[Array, "tasks rank"]]
@@ -101,53 +102,10 @@ def merge_matrix(
         The merged matrix, in full precision and the same on every device.
     """
     weights = (coefficients[:, None] * mask * s).reshape(-1)
-    update = _weighted_product(u, weights, vt)
+    update = weighted_product(u, weights, vt)
     if axis_name is not None:
         update = jax.lax.psum(update, axis_name)
     return origin + update
-
-
-@jax.custom_vjp
-def _weighted_product(u, weights, vt):
-    """Returns `(u * weights) @ vt` in float32, scaling the smaller factor."""
-    if u.shape[0] <= vt.shape[1]:
-        return _product((u * weights[None]).astype(u.dtype), vt)
-    return _product(u, (weights[:, None] * vt).astype(vt.dtype))
-
-
-def _weighted_product_forward(u, weights, vt):
-    """Keeps the arguments and nothing else: no product of one task exists."""
-    return _weighted_product(u, weights, vt), (u, weights, vt)
-
-
-def _weighted_product_backward(arguments, gradient):
-    """Sums `(u^T G) * vt` over the columns, where numbers lie side by side.
-
-    Derived automatically, the sum would run over the rows of a wide matrix, which takes
-    half as long again. The gradients of the factors are dropped when compiled: nobody
-    asks for them.
-    """
-    u, weights, vt = arguments
-    gradient = gradient.astype(u.dtype)
-    rotated = _product(u.T, gradient)
-    return (
-        (_product(gradient, vt.T) * weights[None]).astype(u.dtype),
-        (rotated * vt).sum(axis=1),
-        (weights[:, None] * rotated).astype(vt.dtype),
-    )
-
-
-_weighted_product.defvjp(_weighted_product_forward, _weighted_product_backward)
-
-
-def _product(left, right):
-    """Multiplies two matrices; the sums are float32 whatever the factors are."""
-    return jnp.matmul(
-        left,
-        right,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
 
 
 def merge_dense(

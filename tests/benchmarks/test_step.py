@@ -56,10 +56,15 @@ def test_make_case_has_the_shapes_of_the_encoder(name):
 
 @pytest.mark.parametrize(("name", "tasks", "batch", "gflop"), PUBLISHED)
 def test_useful_flops_counts_merge_gradient_and_encoder(name, tasks, batch, gflop):
-    one = shapes.useful_flops(shapes.make_case(name, 1, 1, 1, 128))
+    one, two = (
+        shapes.useful_flops(shapes.make_case(name, layers, 1, 1, 128))
+        for layers in (1, 2)
+    )
     tokens = 50 if name == "vit-b-32" else 128
     matrices = 12 * 768**2
-    assert one == 2 * 2 * matrices * 768 + 3 * 2 * matrices * tokens
+    assert two - one == 2 * 2 * matrices * 768 + 3 * 2 * matrices * tokens
+    # In the last layer only keys and values are those of all tokens.
+    assert two - 2 * one == 3 * 2 * 10 * 768**2 * (tokens - 1)
     published = 4 * matrices * 768 * tasks + 6 * matrices * tokens * tasks * batch
     assert round(published / 1e9) == gflop
 
