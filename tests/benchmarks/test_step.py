@@ -109,7 +109,7 @@ def test_alternate_calls_in_turn():
     called = []
     runs = {name: lambda name=name: called.append(name) for name in ("a", "b")}
     seconds = timing.alternate(runs, 3)
-    assert called == ["a", "b", "b", "a", "a", "b"]
+    assert called == [*"aa", *"bb", *"bb", *"aa", *"aa", *"bb"]
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
