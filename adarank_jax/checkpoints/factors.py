@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors
 
@@ -33,6 +34,8 @@ def cached_factors(
     name: str,
 ) -> Tree:
     """Reads the factors of these models, or makes and writes them.
+
+    Of several processes only the first writes.
 
     Args:
         folder: of the cache; one file for each different input and name.
@@ -58,7 +61,10 @@ def cached_factors(
     digest = hashlib.sha256("\n".join(digests.values()).encode()).hexdigest()[:32]
     file = pathlib.Path(folder) / f"{name}-{digest}.safetensors"
     if not file.is_file():
-        _write(file, tree.flatten(_to_arrays(make())))
+        made = make()
+        if jax.process_index() > 0:  # a shared disk may show new files late
+            return made
+        _write(file, tree.flatten(_to_arrays(made)))
     return _from_arrays(tree.unflatten(_read(file)))
 
 

@@ -36,6 +36,13 @@ def test_cached_factors_are_not_made_twice(tmp_path):
     factors.cached_factors(tmp_path, [VECTORS], never, "svd")
 
 
+def test_only_the_first_process_writes_factors(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    found = factors.cached_factors(tmp_path, [VECTORS], make, "svd")
+    chex.assert_trees_all_equal(found, make())
+    assert not list(tmp_path.iterdir())
+
+
 def test_cached_factors_depend_on_numbers_and_name(tmp_path):
     factors.cached_factors(tmp_path, [VECTORS], make, "svd")
     moved = {**VECTORS, "bias": VECTORS["bias"] + 1}
