@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from adarank_jax import tree
-from adarank_jax.adaptation import hosts
+from adarank_jax.adaptation import canaries, hosts
 from adarank_jax.adaptation.loop import Problem, adapt
 from adarank_jax.adaptation.objectives import OBJECTIVES
 from adarank_jax.adaptation.run_folder import RunFolder
@@ -115,6 +115,8 @@ def _start(comparison, suite, config, method, start, cache):
     waits = not hosts.is_lead() and cache is not None
     if waits:
         hosts.wait()
+    if config.svd_backend == "device":
+        canaries.check(jax.local_devices()[0], decomposes=True)
     if sizes.is_decomposing(method):
         comparison.tell(_splitting(suite, ", or reading them from the run folder"))
     with SvdProgress(comparison.console) as progress:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from adarank_jax import faults
 from adarank_jax.adaptation import evaluate, metrics
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.tree import Tree
@@ -77,6 +78,7 @@ class Comparison:
             is_one = isinstance(made, Mapping)
             models = [made] * len(self._suite.tasks) if is_one else made
             predictions = self._predict(models)
+        faults.point("measured")
         counts = map(evaluate.count, predictions, self.expert_labels)
         agreements = [float(each.share) for each in counts]
         self.rows.append(

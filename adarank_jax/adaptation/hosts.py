@@ -198,6 +198,17 @@ def check_none(problems: int, what: str) -> None:
         )
 
 
+def largest(number: int) -> int:
+    """Returns the largest number of all processes, in every process.
+
+    Args:
+        number: of this process.
+    """
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
 def leave(code: int) -> NoReturn:
     """Ends this process because of an error; soon, and with it all others.
 

@@ -13,11 +13,23 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from adarank_jax import tree
-from adarank_jax.adaptation import hosts, parallel, per_device, precision, prefetch
+from adarank_jax import errors, tree
+from adarank_jax.adaptation import (
+    canaries,
+    hosts,
+    memory,
+    parallel,
+    per_device,
+    precision,
+    prefetch,
+    signals,
+)
+from adarank_jax.adaptation.collapse import CollapseGuard
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.adaptation.progress import AdaptationProgress
-from adarank_jax.adaptation.run_folder import Checkpoints, RunFolder
+from adarank_jax.adaptation.record import Record
+from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.adaptation.signals import Wish
 from adarank_jax.adaptation.step import (
     Batch,
     Classify,
@@ -27,6 +39,7 @@ from adarank_jax.adaptation.step import (
 )
 from adarank_jax.core import svd
 from adarank_jax.core.merge import Mask, Variables
+from adarank_jax.errors import Message
 from adarank_jax.tree import Tree
 
 
@@ -40,6 +53,8 @@ class AdaptationConfig:
         learning_rate: of Adam, for masks and coefficients alike.
         temperature: divisor of the mask logits before the sigmoid.
         checkpoint_every: steps between two saved states.
+        on_collapse: what to do when the predictions of a task become one class: warn,
+            or stop with the newest saved state kept.
         parallel: what the step of each device runs under: pmap, or shard_map, which
             several processes need; "auto" for the one that fits. The result does not
             depend on it.
@@ -56,6 +71,7 @@ class AdaptationConfig:
     learning_rate: float = 1e-3
     temperature: float = 10.0
     checkpoint_every: int = 500
+    on_collapse: Literal["warn", "stop"] = "warn"
     parallel: Literal["auto", "pmap", "shard_map"] = "auto"
     tasks_at_once: int | None = None
     remat: bool = False
@@ -143,7 +159,10 @@ def adapt(
     devices: Sequence[jax.Device] | None = None,
     console: Console | None = None,
 ) -> tuple[Variables, Tree]:
-    """Trains masks and coefficients, from the newest checkpoint if there is one.
+    """Trains masks and coefficients, from the newest intact state if there is one.
+
+    SIGTERM and SIGINT save at the next step and stop, SIGUSR1 saves and goes on; several
+    processes agree about it every few steps.
 
     With several processes (`hosts.start`) every one calls this with the same arguments
     but its own examples.
@@ -157,8 +176,8 @@ def adapt(
             another thread, ahead of their step. Of several processes each yields its
             part of every batch, the first process the first examples.
         config: how to train; its batch is that of all processes.
-        folder: gets checkpoints and `metrics.jsonl`, from process 0 alone; no other
-            reads or writes it.
+        folder: gets states and `metrics.jsonl`, from process 0 alone; no other reads
+            or writes it.
         name: of this run in the folder.
         devices: those of all processes by default.
         console: for progress; standard error of process 0 by default.
@@ -167,8 +186,12 @@ def adapt(
         The variables after the last step, and the parameters that they merge to.
 
     Raises:
-        FloatingPointError: a loss or a variable is not finite; the message names the
-            step.
+        DamageError: no saved state is intact.
+        MachineError: a state could not be saved, or a step does not fit into memory.
+        NumericsError: a loss or a variable is not finite, or predictions collapsed and
+            that shall stop the run (the message names the step and the tasks), or the
+            device computes wrongly.
+        Stopped: a signal asked for it; the state is saved.
         ValueError: the batch does not divide by the number of devices, or pmap was
             asked for with several processes.
     """
@@ -179,13 +202,15 @@ def adapt(
 
     parallel.check_batch_size(config.batch_size, devices)
     wrapper = per_device.choose(config.parallel)
+    canaries.check(jax.local_devices()[0])
 
     with contextlib.ExitStack() as stack:
-        checkpoints, restored = None, None
+        record, restored = None, None
         if hosts.is_lead():
-            checkpoints = Checkpoints(folder.path / "checkpoints" / name)
-            stack.callback(checkpoints.close)
-            restored = checkpoints.restore(start)
+            options = {key: getattr(config, key) for key in _ROUNDING}
+            record = Record(folder, name, problem.factors, devices, options)
+            stack.callback(record.close)
+            restored = record.restore(start, console)
         first, state = hosts.from_lead(restored or (0, start))
         first = int(first)
         if first:
@@ -212,7 +237,6 @@ def adapt(
         )
         step = parallel.compile_step(step, state, factors, devices, wrapper)
 
-        log = _Log(folder, name, problem.tasks, first)
         progress = AdaptationProgress(name, first, config.num_steps, console)
         stack.enter_context(progress)
         examples = prefetch.ahead(
@@ -220,18 +244,27 @@ def adapt(
             lambda batch: parallel.shard_batch(batch, devices),
         )
         stack.enter_context(contextlib.closing(examples))
+        requests = stack.enter_context(signals.noted())
+        rows = _Rows(name, problem, config, record, console)
         late = None
         for number, (batch, waited) in enumerate(examples, start=first):
+            if number == first:
+                rows.watch(_num_classes(encode, problem, batch))
+                needs = memory.needs(step, state, origin, factors, heads, batch)
+                memory.check(needs, devices)
             state, metrics = step(state, origin, factors, heads, batch)
             if late is not None:  # one step late, so that the device never waits
-                progress.update(number, log.write(*late))
+                progress.update(number, rows.write(*late))
             late, done = (number, metrics, waited), number + 1
-            if done % config.checkpoint_every == 0 or done == config.num_steps:
-                progress.update(done, log.write(*late))
+            wish = _agreed(requests, done)
+            if wish or done % config.checkpoint_every == 0 or done == config.num_steps:
+                progress.update(done, rows.write(*late))
                 late = None
                 whole = _finite(parallel.gather_state(state, start), done)
-                if checkpoints is not None:
-                    checkpoints.save(done, whole)
+                if record is not None:
+                    record.save(done, whole)
+            if wish is Wish.STOP:
+                raise requests.stopped()
 
     merged = parallel.merged_params(
         origin, factors, state.variables, problem.mask, devices, wrapper
@@ -251,15 +284,41 @@ def tasks_at_once(
     return config.tasks_at_once
 
 
-class _Log:
-    """Writes the rows of a run, in order."""
+def _num_classes(encode, problem, batch):
+    """Counts the classes of every task; computes nothing."""
+    examples = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), batch.inputs
+    )
+    features = jax.eval_shape(encode, problem.origin, examples)
+    logits = [jax.eval_shape(problem.classify, features, h) for h in problem.heads]
+    return [each.shape[-1] for each in logits]
 
-    def __init__(self, folder, name, tasks, first):
-        """Drops what an earlier start wrote after its last checkpoint."""
-        self._folder, self._name, self._tasks = folder, name, tasks
-        if hosts.is_lead():
-            folder.cut_metrics(name, first)
+
+def _agreed(requests, done):
+    """Returns what this process was asked for, or any of several that agree about it.
+
+    To agree they wait for each other and for the device, so they do it now and then.
+    """
+    if jax.process_count() == 1:
+        return requests.take()
+    if done % _STEPS_TO_AGREE:
+        return Wish.NOTHING
+    return Wish(hosts.largest(requests.take()))
+
+
+class _Rows:
+    """Looks at what the steps measured, and writes it."""
+
+    def __init__(self, name, problem, config, record, console):
+        """Starts with no step."""
+        self._name, self._tasks, self._record = name, problem.tasks, record
+        self._config, self._console = config, console
+        self._guard: CollapseGuard | None = None
         self._told = time.perf_counter()
+
+    def watch(self, classes):
+        """Begins to look for collapse."""
+        self._guard = CollapseGuard(self._tasks, classes, self._config.batch_size)
 
     def write(self, number, metrics, waited):
         """Waits for the metrics of a step, writes them, and returns the entropy."""
@@ -267,19 +326,41 @@ class _Log:
         now = time.perf_counter()
         seconds, self._told = now - self._told, now
         row = _row(self._name, number, self._tasks, metrics)
-        if hosts.is_lead():
+        if self._record is not None:
             timing = {"seconds": round(seconds, 6), "waited": round(waited, 6)}
-            self._folder.append_metrics(row | timing)
+            self._record.append(row | timing)
+        self._look(number, metrics)
         return row["mean_entropy"]
+
+    def _look(self, number, metrics):
+        """Warns of predictions that collapse to one class, or stops."""
+        assert self._guard is not None
+        for task, (found, bound) in self._guard.update(
+            metrics.entropy, metrics.marginal_entropy
+        ).items():
+            message = Message(
+                "W502",
+                f"at step {number:,} the predictions of {task!r} have become nearly "
+                f"all one class: the entropy of their mean is {found:.2g} nats",
+                self._name,
+                f"above {bound:.2g}",
+                "lower the learning rate, or leave the task out",
+            )
+            if self._config.on_collapse == "stop":
+                raise errors.NumericsError(*message._replace(code="E502"))
+            if self._record is not None:
+                self._record.warn(message, self._console)
 
 
 def _row(name, number, tasks, metrics):
     """Turns the metrics of a step into a row, or raises if the loss is not finite."""
     bad = [t for t, v in zip(tasks, metrics.loss, strict=True) if not np.isfinite(v)]
     if bad:
-        raise FloatingPointError(
-            f"The loss of {bad} is not finite at step {number} of {name!r}; lower the "
-            "learning rate, or check the inputs and heads of these tasks."
+        raise errors.NumericsError(
+            "E501",
+            f"The loss of {bad} is not finite at step {number} of {name!r}",
+            remedy="the newest saved state is still good: lower the learning rate, or "
+            "check the inputs and heads of these tasks",
         )
     return {
         "run": name,
@@ -296,15 +377,19 @@ def _row(name, number, tasks, metrics):
 def _finite(state, step):
     """Returns the state, or raises if it must not be saved."""
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-        raise FloatingPointError(
-            f"Masks or coefficients are not finite after step {step}; the newest "
-            "checkpoint is still good. Lower the learning rate."
+        raise errors.NumericsError(
+            "E503",
+            f"Masks or coefficients are not finite after step {step}",
+            remedy="the newest saved state is still good: lower the learning rate",
         )
     return state
 
 
 _CHOICES = {
     "parallel": ("auto", "pmap", "shard_map"),
+    "on_collapse": ("warn", "stop"),
     "factor_dtype": ("float32", "bfloat16"),
     "encoder_dtype": ("float32", "bfloat16"),
 }
+_ROUNDING = ("parallel", "tasks_at_once", "remat")
+_STEPS_TO_AGREE = 10

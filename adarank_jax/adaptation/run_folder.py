@@ -1,53 +1,60 @@
 """A run is a folder: configuration, metrics, checkpoints, results.
 
 The same command on the same folder resumes. Files are replaced whole, so that a reader
-never sees half of one; only `metrics.jsonl` grows row by row.
+never sees half of one, and hold digests of themselves; only `metrics.jsonl` grows row
+by row. One process at a time writes.
 """
 
-import json
+import datetime
 import os
 import pathlib
+import platform
+import re
 import shutil
 import tempfile
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
+import filelock
 import yaml
 
-from adarank_jax.adaptation.step import State
-from adarank_jax.checkpoints import files
+from adarank_jax import errors
+from adarank_jax.checkpoints import digests, files
+from adarank_jax.errors import Message
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run, locked for as long as this object lives.
 
     Args:
         path: of the folder; made if it is missing.
         config: everything that decides the result, as plain values.
         restart: throw away an earlier run in this folder.
 
+    Attributes:
+        digest: of the configuration, in hexadecimal.
+
     Raises:
-        OSError: the folder cannot be made or written to.
-        ValueError: the folder holds a run with another configuration, or files that
-            are not of a run.
+        DamageError: `config.yaml` was changed or cut off.
+        MachineError: the folder cannot be made or written to, holds files that are not
+            of a run, or another process writes to it.
+        UsageError: the folder holds a run with another configuration.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict[str, Any], restart: bool):
         """Opens or makes the folder and writes `config.yaml`."""
-        self.path = pathlib.Path(path)
+        self.path, self.digest = pathlib.Path(path), digests.of_value(config)
         self._make()
-        saved = _saved_config(self.path)
-        if restart and saved is not None:
+        self._lock = _locked(self.path)
+        saved = None if restart and _is_ours(self.path) else _saved_config(self.path)
+        if restart and _is_ours(self.path):
             self._clear()
-            saved = None
+        self._sweep()
         if saved is None:
-            text = _MARK + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            text = _MARK + _DIGEST + self.digest + "\n"
+            text += yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
             files.write_whole(self.path / "config.yaml", text.encode())
         elif saved != config:
-            raise ValueError(_difference(self.path, saved, config))
+            raise _difference(self.path, saved, config)
 
     def _make(self):
         """Makes the folder and checks that a file can be written there."""
@@ -56,6 +63,13 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(error, self.path) from error
         _check_writable(self.path, self.path)
+
+    def _sweep(self):
+        """Removes what a killed process left half written."""
+        for left in [*self.path.glob(".*"), *self.path.glob("*/**/.*")]:
+            found = _HALF_WRITTEN.fullmatch(left.name)
+            if found and (found[1] in _FOLDERS or found[1].endswith(_ENDINGS)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     def _clear(self):
         """Removes the files of an earlier run, and no others."""
@@ -69,32 +83,32 @@ class RunFolder:
                 target.unlink(missing_ok=True)
 
     def read_json(self, name: str, default: Any) -> Any:
-        """Reads a JSON file of the folder, or returns the default if there is none."""
+        """Reads a JSON file of the folder.
+
+        Args:
+            name: of the file.
+            default: returned if there is none.
+
+        Raises:
+            DamageError: a byte of it was changed or is missing.
+        """
         file = self.path / name
-        return json.loads(file.read_text()) if file.is_file() else default
+        return digests.read_sealed(file) if file.is_file() else default
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Replaces a JSON file of the folder."""
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        files.write_whole(self.path / name, text.encode())
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Replaces a JSON file of the folder; it holds its own digest."""
+        files.write_whole(self.path / name, digests.sealed(value).encode())
 
-    def cut_metrics(self, run: str, first: int) -> None:
-        """Drops the rows of one run from a step on, before they are written again."""
-        file = self.path / "metrics.jsonl"
-        if not file.is_file():
-            return
-        # A killed run may leave half a row.
-        whole = file.read_text().rpartition("\n")[0]
-        rows = [json.loads(line) for line in whole.splitlines()]
-        kept = [row for row in rows if row["run"] != run or row["step"] < first]
-        files.write_whole(
-            file, "".join(json.dumps(row) + "\n" for row in kept).encode()
-        )
+    def note(self, message: Message) -> None:
+        """Keeps a warning in the manifest, once."""
+        manifest = self.read_json("manifest.json", {})
+        notes = manifest.get("notes", [])
+        if str(message) not in notes:
+            self.mark(notes=[*notes, str(message)])
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Appends a row to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    def mark(self, **facts: Any) -> None:
+        """Sets facts in the manifest."""
+        self.write_json("manifest.json", self.read_json("manifest.json", {}) | facts)
 
 
 def check_folder(path: str | os.PathLike) -> None:
@@ -104,8 +118,9 @@ def check_folder(path: str | os.PathLike) -> None:
         path: of the folder.
 
     Raises:
-        OSError: it cannot be made or written to.
-        ValueError: it holds files that are not of a run.
+        DamageError: `config.yaml` was changed or cut off.
+        MachineError: it cannot be made or written to, holds files that are not of a
+            run, or another process writes to it.
     """
     path = pathlib.Path(path)
     existing = path.absolute()
@@ -113,10 +128,25 @@ def check_folder(path: str | os.PathLike) -> None:
         existing = existing.parent
     _check_writable(existing, path)
     if path.exists():
+        if (path / _LOCK).exists():
+            _locked(path).release()
         _saved_config(path)
 
 
-def differences(path: str | os.PathLike, config: dict[str, Any]) -> str:
+def check_restart(path: str | os.PathLike) -> None:
+    """As `check_folder`, where a damaged run may be thrown away.
+
+    Args:
+        path: of the folder.
+    """
+    try:
+        check_folder(path)
+    except errors.DamageError:
+        if not _is_ours(pathlib.Path(path)):
+            raise
+
+
+def differences(path: str | os.PathLike, config: dict[str, Any]) -> Message | None:
     """Says why a folder cannot be resumed with a configuration; changes nothing.
 
     Args:
@@ -124,10 +154,11 @@ def differences(path: str | os.PathLike, config: dict[str, Any]) -> str:
         config: everything that decides the result, as plain values.
 
     Returns:
-        A message; empty if the folder is new or holds the same run.
+        A message; None if the folder is new or holds the same run.
     """
     saved = read_config(path)
-    return "" if saved in (None, config) else _difference(path, saved, config)
+    same = saved in (None, config)
+    return None if same else _difference(path, saved, config).message
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -146,80 +177,94 @@ def read_config(path: str | os.PathLike) -> dict[str, Any] | None:
     return _saved_config(path) if path.is_dir() else None
 
 
-class Checkpoints:
-    """The adaptation states of one run, newest two kept.
-
-    Of several processes only one opens it; Orbax then waits for no other.
-
-    Args:
-        folder: where Orbax writes.
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        """Opens the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        this = jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=this,
-            active_processes={this},
-            barrier_sync_key_prefix=f"process-{this}",
-        )
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, create=False, multiprocessing_options=alone
-            ),
-        )
-
-    def save(self, step: int, state: State) -> None:
-        """Saves the state from which `step` is the next to run."""
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(_named(state)))
-
-    def restore(self, like: State) -> tuple[int, State] | None:
-        """Restores the newest state.
-
-        Args:
-            like: a state of the structure and shapes that were saved.
-
-        Returns:
-            The next step and the state; None if nothing was saved.
-        """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
-        named = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        leaves = [jnp.asarray(named[key]) for key in _named(like)]
-        return step, jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-    def close(self) -> None:
-        """Waits for the last save."""
-        self._manager.wait_until_finished()
-        self._manager.close()
-
-
 def _saved_config(path):
     """Reads `config.yaml`; None in an empty folder."""
-    file, entries = path / "config.yaml", list(path.iterdir())
-    if file.is_file():
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if not text.startswith(_MARK):
-            raise ValueError(
-                f"`{path}` holds a config.yaml that is not of a run of adarank_jax; "
-                "choose another folder with --run-dir."
+    file = path / "config.yaml"
+    if not file.is_file():
+        strange = [
+            entry.name
+            for entry in path.iterdir()
+            if not entry.name.startswith((".config.yaml.", _LOCK))
+        ]
+        if strange:
+            raise errors.MachineError(
+                "E404",
+                f"files but no config.yaml ({sorted(strange)[0]!r}), so it is not the "
+                "folder of a run",
+                where=f"`{path}`",
+                remedy="choose another with --run-dir",
             )
-        return yaml.safe_load(text)
-    if any(not entry.name.startswith(".config.yaml.") for entry in entries):
-        raise ValueError(
-            f"`{path}` holds files but no config.yaml, so it is not the folder of a "
-            "run; choose another with --run-dir."
+        return None
+    text = file.read_bytes().decode(errors="replace")
+    if not text.startswith(_MARK):
+        raise errors.MachineError(
+            "E404",
+            "a config.yaml that is not of a run of adarank_jax, or is damaged",
+            where=f"`{path}`",
+            remedy="choose another folder with --run-dir",
         )
-    return None
+    try:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        config = None
+    first = text.removeprefix(_MARK).partition("\n")[0]
+    if first != _DIGEST + digests.of_value(config):
+        raise errors.DamageError(
+            "E602",
+            "damaged or changed by hand: it has another digest",
+            where=f"`{file}`",
+            expected="the file as it was written",
+            remedy="restore it from a copy, or start the run over with --restart",
+        )
+    return config
+
+
+def _is_ours(path):
+    """Tells whether a run has written this folder, whatever became of it since."""
+    file = path / "config.yaml"
+    mark = _MARK.encode()
+    return file.is_file() and file.read_bytes()[: len(mark)] == mark
+
+
+def _locked(path):
+    """Locks a folder, or says which process has locked it."""
+    # Folders are opened again in one process, by the same name.
+    lock = filelock.FileLock(path.absolute() / _LOCK, timeout=0, is_singleton=True)
+    about = path / _LOCKED_BY
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise errors.MachineError(
+            "E610",
+            f"another process writes to it ({_told(about)})",
+            where=f"`{path}`",
+            remedy="wait for it or stop it, or choose another folder with --run-dir",
+        ) from None
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    told = {"pid": os.getpid(), "machine": platform.node(), "since": now}
+    files.write_whole(about, digests.sealed(told).encode())
+    return lock
+
+
+def _told(about):
+    """Says which process it is."""
+    try:
+        told = digests.read_sealed(about)
+    except (OSError, errors.DamageError):
+        return "which did not say its number"
+    return f"process {told['pid']} on {told['machine']}, since {told['since']}"
 
 
 def _check_writable(existing, path):
     """Checks that files can be made in a folder, by one that is gone at once."""
+    if not existing.is_dir():
+        raise errors.MachineError(
+            "E403",
+            f"`{existing}` is a file",
+            where=f"The run folder `{path}`",
+            expected="a folder or nothing",
+            remedy="choose another with --run-dir",
+        )
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -229,18 +274,12 @@ def _check_writable(existing, path):
 
 def _unwritable(error, path):
     """Says which folder cannot be written, and what to do."""
-    return OSError(
-        error.errno,
-        f"The run folder cannot be written ({error.strerror}); choose another with "
-        "--run-dir",
-        str(path),
+    return errors.MachineError(
+        "E402",
+        f"The run folder cannot be written ({error.strerror})",
+        where=f"`{path}`",
+        remedy="choose another with --run-dir",
     )
-
-
-def _named(state):
-    """Flattens a state to arrays by path: what Orbax stores is then only arrays."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
 
 
 def _difference(path, saved, config):
@@ -248,9 +287,12 @@ def _difference(path, saved, config):
     lines = [*_differing(saved, config)]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
-    return (
-        f"`{path}` holds a run with another configuration; choose another folder with "
-        "--run-dir. Or throw that run away with --restart.\n  " + "\n  ".join(lines)
+    return errors.UsageError(
+        "E620",
+        "a run with another configuration:\n  " + "\n  ".join(lines) + "\n",
+        where=f"`{path}`",
+        remedy="choose another folder with --run-dir. Or throw that run away with "
+        "--restart",
     )
 
 
@@ -274,8 +316,11 @@ def _short(value):
 
 _MOST_LINES = 12
 _MARK = "# The configuration of a run of adarank_jax.\n"
-_FOLDERS = (
-    *("adapted", "base", "checkpoints", "experts", "export"),
-    *("factors", "figures", "heads", "pretraining"),
-)
+_DIGEST = "# sha256: "
+WEIGHTS = ("adapted", "base", "experts", "heads", "pretraining")
+"""Folders of weights in a run folder."""
+_FOLDERS = (*WEIGHTS, "checkpoints", "export", "factors", "figures")
+_HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+_ENDINGS = (".csv", ".json", ".jsonl", ".pdf", ".png", ".safetensors", ".svg", ".yaml")
+_LOCK, _LOCKED_BY = "lock", "lock.json"
 _FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")

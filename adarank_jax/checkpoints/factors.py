@@ -12,16 +12,14 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 import safetensors
 
-from adarank_jax import tree
-from adarank_jax.checkpoints import files, safetensors_files
+from adarank_jax import errors, tree
+from adarank_jax.checkpoints import digests, files, safetensors_files
 from adarank_jax.core import svd
 from adarank_jax.core.svd import SVDFactors
 from adarank_jax.tree import Tree
@@ -46,39 +44,29 @@ def cached_factors(
 
     Returns:
         Factors as read-only host arrays, mapped from the file, so that pages of them
-        that are not in use need no memory.
+        that are not in use need no memory. A process that made them and does not write
+        gets what it made.
 
     Raises:
-        ValueError: a file of the cache is damaged, or what was made is not finite.
+        DamageError: a file of the cache is damaged.
+        ValueError: what was made is not finite.
     """
-    digests = _digests(
+    parts = digests.of_arrays(
         {
             f"{i}/{path}": leaf
             for i, model in enumerate(models)
             for path, leaf in tree.flatten(model).items()
         }
     )
-    digest = hashlib.sha256("\n".join(digests.values()).encode()).hexdigest()[:32]
+    digest = hashlib.sha256("\n".join(parts.values()).encode()).hexdigest()[:32]
     file = pathlib.Path(folder) / f"{name}-{digest}.safetensors"
     if not file.is_file():
         made = make()
+        tree.check_finite(tree.flatten(_to_arrays(made)), f"`{file.name}`")
         if jax.process_index() > 0:  # a shared disk may show new files late
             return made
         _write(file, tree.flatten(_to_arrays(made)))
     return _from_arrays(tree.unflatten(_read(file)))
-
-
-def _digests(flat: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes name, shape and float32 numbers of every array, on all cores."""
-
-    def digest(item):
-        array = np.ascontiguousarray(item[1], np.float32)
-        sha = hashlib.sha256(f"{item[0]} {np.shape(item[1])}\n".encode())
-        sha.update(array.reshape(-1).view(np.uint8))
-        return sha.hexdigest()
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(flat, pool.map(digest, flat.items()), strict=True))
 
 
 def _to_arrays(factors):
@@ -90,17 +78,16 @@ def _to_arrays(factors):
 
 def _write(file, flat):
     """Writes float32 arrays and their digests, without a copy of them in memory."""
-    tree.check_finite(tree.unflatten(flat), f"`{file.name}`")
     arrays = {
-        name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()
+        name: np.asarray(array, np.float32, order="C") for name, array in flat.items()
     }
-    header: dict[str, dict] = {"__metadata__": _digests(flat)}
+    header: dict[str, dict] = {"__metadata__": digests.of_arrays(arrays)}
     end = 0
     for name, array in arrays.items():
         begin, end = end, end + array.nbytes
         header[name] = {
             "dtype": "F32",
-            "shape": np.shape(flat[name]),
+            "shape": array.shape,
             "data_offsets": [begin, end],
         }
     text = json.dumps(header).encode()
@@ -110,20 +97,40 @@ def _write(file, flat):
     files.write_whole(file, start, *parts)
 
 
+def check(file: pathlib.Path) -> None:
+    """Reads a file of the cache and compares every array with its digest.
+
+    Args:
+        file: of a cache.
+
+    Raises:
+        DamageError: a byte was changed or is missing.
+    """
+    _read(file)
+
+
 def _read(file):
     """Maps the arrays of a file and compares them with their digests."""
-    arrays = safetensors_files.read_tensors(file)
-    with safetensors.safe_open(file, framework="np") as opened:
-        expected = opened.metadata() or {}
-    found = _digests(arrays)
-    wrong = [name for name in arrays if found[name] != expected.get(name)]
-    if wrong or found.keys() != expected.keys():
-        raise ValueError(
-            f"`{file}` is damaged or was changed: the SHA-256 of {len(wrong)} tensors "
-            f"is another, first of {sorted(wrong)[:1]}; delete the file to make it "
-            "again."
-        )
+    try:
+        arrays = safetensors_files.read_tensors(file)
+        with safetensors.safe_open(file, framework="np") as opened:
+            expected = opened.metadata() or {}
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise _damaged(file, str(error)) from error
+    found = digests.of_arrays(arrays)
+    if found != expected:
+        wrong = sorted(name for name in found if found[name] != expected.get(name))
+        count = f"the SHA-256 of {len(wrong)} tensors is another, {wrong[:1]} first"
+        raise _damaged(file, f"damaged or changed: {count}")
     return arrays
+
+
+def _damaged(file, found):
+    """Says what to do with a damaged file."""
+    return errors.DamageError(
+        *("E603", found, f"`{file}`", "the factors as they were written"),
+        "delete the file to make it again",
+    )
 
 
 def _from_arrays(arrays):

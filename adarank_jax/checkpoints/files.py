@@ -1,10 +1,12 @@
 """Parameter trees as safetensors files, with a digest of what was written.
 
-safetensors holds no checksum of its own, so a file is compared with a digest that was
-recorded elsewhere. Nothing that is read here can run code.
+safetensors holds no checksum of its own, so a file that is written here holds a digest
+of each tensor, and may be compared as a whole with a digest that was recorded
+elsewhere. Nothing that is read here can run code.
 """
 
 import hashlib
+import json
 import os
 import pathlib
 import tempfile
@@ -13,8 +15,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from adarank_jax import tree
-from adarank_jax.checkpoints import safetensors_files
+from adarank_jax import errors, faults, tree
+from adarank_jax.checkpoints import digests, safetensors_files
 from adarank_jax.tree import Tree
 
 
@@ -38,7 +40,7 @@ def write(path: str | os.PathLike, params: Tree, dtype: Any = np.float32) -> str
         for name, leaf in tree.flatten(params).items()
     }
     tree.check_finite(tree.unflatten(flat), f"`{path.name}`")
-    content = save(flat, metadata={"format": "np"})
+    content = save(flat, metadata={"format": "np"} | digests.of_arrays(flat))
     write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -54,27 +56,50 @@ def read(path: str | os.PathLike, expected: str | None = None) -> Tree:
         A nested dict of float32 arrays.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds NaN or infinity.
+        DamageError: the file is damaged.
+        InputError: it holds NaN or infinity, or what is no floating point.
+        MissingError: there is no such file.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file `{path}`; check the path, or make it again."
+        raise errors.MissingError(
+            "E101",
+            f"There is no file `{path}`",
+            remedy="check the path, or make it again",
         )
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if expected is not None and found != expected:
-        raise ValueError(
-            f"`{path}` is damaged or was changed: its SHA-256 is {found}, expected "
-            f"{expected}; fetch or make the file again."
-        )
-    arrays = safetensors_files.parse_tensors(content, path)
+        raise _damaged(path, f"its SHA-256 is {found}", expected)
+    try:
+        arrays = safetensors_files.parse_tensors(content, path)
+    except ValueError as error:
+        raise _damaged(path, str(error), "a file that is whole") from error
+    _check_digests(path, content, arrays)
     params = tree.unflatten(
         {name: _to_float32(path, name, arrays[name]) for name in sorted(arrays)}
     )
     tree.check_finite(params, f"`{path}`")
     return params
+
+
+def _check_digests(path, content, arrays):
+    """Compares every tensor with the digest that the file holds, if it holds any."""
+    size = int.from_bytes(content[:8], "little")
+    held = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    held.pop("format", None)
+    found = digests.of_arrays(arrays) if held else {}
+    wrong = sorted(name for name in found if found[name] != held.get(name))
+    if wrong:
+        raise _damaged(path, f"the SHA-256 of {wrong[:3]} is another", "that it holds")
+
+
+def _damaged(path, found, expected):
+    """Says that a file is not what was written."""
+    return errors.DamageError(
+        *("E604", f"damaged or changed: {found}", f"`{path}`", expected),
+        "fetch or make the file again",
+    )
 
 
 def digest(path: str | os.PathLike) -> str:
@@ -97,6 +122,7 @@ def write_whole(path: str | os.PathLike, *content: bytes | np.ndarray) -> None:
         with os.fdopen(handle, "wb") as stream:
             for part in content:
                 stream.write(part)
+            faults.point("file-half-written")
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
@@ -104,14 +130,33 @@ def write_whole(path: str | os.PathLike, *content: bytes | np.ndarray) -> None:
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+    faults.point("file-in-place")
+
+
+def sync_folder(path: str | os.PathLike) -> None:
+    """Waits until the names in a folder are on the disk.
+
+    Args:
+        path: of the folder.
+    """
+    if os.name == "nt":  # which cannot open a folder
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _to_float32(path, name, array):
     """Copies an array to float32."""
     if array.dtype not in _DTYPES:
-        raise ValueError(
-            f"`{path}` holds {name!r} as {array.dtype}, expected one of "
-            f"{[dtype.__name__ for dtype in _DTYPES]}; save it as floating point first."
+        raise errors.InputError(
+            "E116",
+            f"`{path}` holds {name!r} as {array.dtype}",
+            expected=f"one of {[dtype.__name__ for dtype in _DTYPES]}",
+            remedy="save it as floating point first",
         )
     return array.astype(np.float32)
 

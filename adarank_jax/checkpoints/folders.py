@@ -12,6 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from adarank_jax import faults
+from adarank_jax.checkpoints import files
+
 SUMS = "SHA256SUMS"
 MARK = "adarank_jax.json"
 """A file that every such folder holds, so that no other folder is taken for one."""
@@ -37,17 +40,21 @@ def check_target(path: str | os.PathLike) -> pathlib.Path:
             "another folder to write to."
         )
     if path.is_dir() and any(path.iterdir()):
-        strange = _strange(path)
-        if strange:
+        found = strange(path)
+        if found:
             raise ValueError(
-                f"`{path}` is not empty and is not replaced: {strange}; choose another "
+                f"`{path}` is not empty and is not replaced: {found}; choose another "
                 "folder, or move this one away."
             )
     return path
 
 
-def _strange(path):
-    """Says why a folder is not an untouched one of ours; nothing if it is."""
+def strange(path: pathlib.Path) -> str:
+    """Says why a folder is not an untouched one of ours; nothing if it is.
+
+    Args:
+        path: of the folder.
+    """
     if not (path / SUMS).is_file() or not (path / MARK).is_file():
         return f"it has no {SUMS} and {MARK}, so no export wrote it"
     try:
@@ -83,10 +90,15 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         new = aside / "new"
         new.mkdir()
         yield new
+        faults.point("export-half-written")
         write_sums(new)
         for file in _files(new):
             _sync(file)
+        for inner in (new, *(each for each in new.rglob("*") if each.is_dir())):
+            files.sync_folder(inner)
         _swap(check_target(path), new, aside / "old")
+        files.sync_folder(path.parent)
+        faults.point("export-in-place")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -96,6 +108,7 @@ def _swap(path, new, old):
     had = path.exists()
     if had:
         os.rename(path, old)
+        faults.point("export-old-aside")
     try:
         os.rename(new, path)
     except BaseException:

@@ -1,0 +1,106 @@
+"""Rows of several adaptations in one `metrics.jsonl`, exact across kills.
+
+Every saved state notes how long the file was and the digest of that much. A resumed
+adaptation cuts the file back to there, so no row is missing, doubled or torn.
+"""
+
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from adarank_jax import faults
+from adarank_jax.checkpoints import files
+
+
+class End(NamedTuple):
+    """How far the file goes.
+
+    Attributes:
+        size: bytes.
+        sha256: digest of that many bytes, in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+
+class MetricsLog:
+    """Appends the rows of one adaptation.
+
+    Args:
+        file: made if it is missing.
+        name: of the adaptation; in every row of it under ``run``.
+        end: of the file when the state was saved that is gone on from; None to begin
+            with the first step.
+
+    Attributes:
+        doubt: a sentence if the rows until `end` are not those that were written, which
+            nothing depends on; empty otherwise.
+    """
+
+    def __init__(self, file: pathlib.Path, name: str, end: End | None):
+        """Cuts off what an earlier start wrote after its last saved state."""
+        found = file.read_bytes() if file.is_file() else b""
+        kept = found[: _first_row(found, name) if end is None else end.size]
+        self._size, self._sha = len(kept), hashlib.sha256(kept)
+        self.doubt = ""
+        if end not in (None, self.end):  # what is there counts from now on
+            self.doubt = (
+                f"`{file}` is not as it was written; its rows are kept as found"
+            )
+        if kept != found:
+            files.write_whole(file, kept)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = file.open("ab")
+
+    @property
+    def end(self) -> End:
+        """How far the file goes now."""
+        return End(self._size, self._sha.hexdigest())
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Writes a row.
+
+        Args:
+            row: plain values.
+        """
+        line = (json.dumps(row) + "\n").encode()
+        self._stream.write(line[: len(line) // 2])
+        self._stream.flush()
+        faults.point("row-half-written")
+        self._stream.write(line[len(line) // 2 :])
+        self._stream.flush()
+        faults.point("row-written")
+        self._sha.update(line)
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+
+def end_of(file: pathlib.Path, size: int) -> End:
+    """Reads how far the first bytes of a file of rows go.
+
+    Args:
+        file: of rows.
+        size: bytes.
+    """
+    found = file.read_bytes()[:size] if file.is_file() else b""
+    return End(len(found), hashlib.sha256(found).hexdigest())
+
+
+def _first_row(content, name):
+    """Finds where the rows of an adaptation begin; the end of the last whole row."""
+    position = 0
+    for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n") or line.startswith(_beginning(name)):
+            break
+        position += len(line)
+    return position
+
+
+def _beginning(name):
+    """Returns what every row of an adaptation begins with."""
+    return json.dumps({"run": name})[:-1].encode()
