@@ -55,7 +55,9 @@ class CollapseGuard:
         self._rows.append((np.asarray(entropy), np.asarray(marginal_entropy)))
         if len(self._rows) < self._window:
             return {}
-        mean, marginal = (np.mean(column, axis=0) for column in zip(*self._rows))
+        mean, marginal = (
+            np.mean(column, axis=0) for column in zip(*self._rows, strict=True)
+        )
         self._rows.clear()
         if self._first is None:
             self._first = mean, marginal

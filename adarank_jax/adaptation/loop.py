@@ -161,8 +161,8 @@ def adapt(
 ) -> tuple[Variables, Tree]:
     """Trains masks and coefficients, from the newest intact state if there is one.
 
-    SIGTERM and SIGINT save at the next step and stop, SIGUSR1 saves and goes on; several
-    processes agree about it every few steps.
+    SIGTERM and SIGINT save at the next step and stop, SIGUSR1 saves and goes on;
+    several processes agree about it every few steps.
 
     With several processes (`hosts.start`) every one calls this with the same arguments
     but its own examples.

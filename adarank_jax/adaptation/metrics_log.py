@@ -46,9 +46,7 @@ class MetricsLog:
         self._size, self._sha = len(kept), hashlib.sha256(kept)
         self.doubt = ""
         if end not in (None, self.end):  # what is there counts from now on
-            self.doubt = (
-                f"`{file}` is not as it was written; its rows are kept as found"
-            )
+            self.doubt = f"`{file}` is not as it was written; its rows are kept"
         if kept != found:
             files.write_whole(file, kept)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""States of an adaptation on disk, each verified when it is written and when it is read.
+"""States of an adaptation on disk, verified when written and when read.
 
 Orbax writes arrays whole, but does not notice a flipped bit in them and does not fall
 back to an older state. So a state counts only when a file of digests stands beside it,
@@ -8,7 +8,7 @@ and that is written after the arrays were read back and found equal.
 import contextlib
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -195,9 +195,7 @@ def _read(place, like):
     """Reads the arrays of a state."""
     with _checkpointer() as checkpointer:
         if like is not None:
-            like = {
-                name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in like.items()
-            }
+            like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         found = checkpointer.restore(place.absolute() / _ARRAYS, like)
     return {name: np.asarray(array) for name, array in found.items()}
 

@@ -48,7 +48,7 @@ class Requests:
         self._wish, self._number = Wish.NOTHING, int(signal.SIGINT)
 
     def take(self) -> Wish:
-        """Returns what was asked for; a wish to save is forgotten, one to stop stays."""
+        """Returns what was asked for; only a stop is asked for on and on."""
         found = self._wish
         if found is Wish.SAVE:
             self._wish = Wish.NOTHING

@@ -30,7 +30,7 @@ def of_arrays(flat: Mapping[str, Any]) -> dict[str, str]:
         A digest a name, in hexadecimal.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(flat, pool.map(of_array, *zip(*flat.items())), strict=True))
+        return dict(zip(flat, pool.map(of_array, flat, flat.values()), strict=True))
 
 
 def of_array(name: str, array: Any) -> str:
