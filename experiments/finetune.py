@@ -25,7 +25,7 @@ import optax
 from rich.console import Console
 
 import adarank_jax
-from adarank_jax.adaptation import parallel, run_folder
+from adarank_jax.adaptation import metrics_log, parallel, run_folder
 from adarank_jax.adaptation.evaluate import Predictor
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import folders
@@ -121,13 +121,17 @@ def _finetune(
     batches = TaskBatches([(images, inputs.labels)], config.batch_size, config.seed)
     threads = min(16, os.cpu_count() or 1)
 
+    rows = []
+
     def stream(first):
-        folder.cut_metrics(name, first)
+        file = folder.path / "metrics.jsonl"
+        end = metrics_log.end_before(file, name, first)
+        rows.append(metrics_log.MetricsLog(file, name, end))
         ahead = batches.stream(first, threads, 2 * threads)
         return (tuple(column[0] for column in columns) for columns in ahead)
 
     def log(number, value):
-        folder.append_metrics({"run": name, "step": number, "loss": value})
+        rows[-1].append({"run": name, "step": number, "loss": value})
 
     return training.train(
         inputs.base.vision,

@@ -89,6 +89,24 @@ def end_of(file: pathlib.Path, size: int) -> End:
     return End(len(found), hashlib.sha256(found).hexdigest())
 
 
+def end_before(file: pathlib.Path, name: str, step: int) -> End:
+    """Finds where the rows from a step on begin, for who noted no end.
+
+    Args:
+        file: of rows.
+        name: of the adaptation or training.
+        step: first one to be written again.
+    """
+    size, content = 0, file.read_bytes() if file.is_file() else b""
+    for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n") or (
+            line.startswith(_beginning(name)) and json.loads(line)["step"] >= step
+        ):
+            break
+        size += len(line)
+    return end_of(file, size)
+
+
 def _first_row(content, name):
     """Finds where the rows of an adaptation begin; the end of the last whole row."""
     position = 0

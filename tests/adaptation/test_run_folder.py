@@ -1,17 +1,24 @@
 import json
 import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
+from adarank_jax import errors
+from adarank_jax.adaptation import run_folder
 from adarank_jax.adaptation.run_folder import RunFolder
 
 CONFIG = {"seed": 0, "preset": "cart"}
 
 
 def test_run_folder_opens_again_with_the_same_config(tmp_path):
-    RunFolder(tmp_path / "run", CONFIG, restart=False).write_json("results.json", [1])
+    RunFolder(tmp_path / "run", CONFIG, restart=False).write_json(
+        "results.json", {"rows": [1]}
+    )
     again = RunFolder(tmp_path / "run", CONFIG, restart=False)
-    assert again.read_json("results.json", None) == [1]
+    assert again.read_json("results.json", None) == {"rows": [1]}
 
 
 def test_difference_is_short_where_a_whole_branch_is_missing(tmp_path):
@@ -36,7 +43,7 @@ def test_run_folder_refuses_another_config_and_names_the_difference(tmp_path):
 
 
 def test_run_folder_starts_over_when_told(tmp_path):
-    RunFolder(tmp_path, CONFIG, restart=False).write_json("results.json", [1])
+    RunFolder(tmp_path, CONFIG, restart=False).write_json("results.json", {"rows": [1]})
     again = RunFolder(tmp_path, CONFIG | {"seed": 1}, restart=True)
     assert again.read_json("results.json", None) is None
 
@@ -79,13 +86,95 @@ def test_run_folder_names_a_path_that_cannot_be_written(tmp_path):
         RunFolder(tmp_path, CONFIG, restart=False)
 
 
-def test_cut_metrics_drops_later_rows_of_this_run_only(tmp_path):
+def test_run_folder_refuses_a_config_that_was_changed_by_a_bit(tmp_path):
+    RunFolder(tmp_path, CONFIG, restart=False)
+    file = tmp_path / "config.yaml"
+    whole = file.read_bytes()
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << position % 7
+        file.write_bytes(changed)
+        with pytest.raises(errors.AdaRankError, match="E602|E404"):
+            RunFolder(tmp_path, CONFIG, restart=False)
+
+
+def test_run_folder_starts_over_from_a_damaged_config(tmp_path):
+    RunFolder(tmp_path, CONFIG, restart=False)
+    file = tmp_path / "config.yaml"
+    file.write_bytes(file.read_bytes()[:-3])
+    again = RunFolder(tmp_path, CONFIG, restart=True)
+    assert run_folder.read_config(again.path) == CONFIG
+
+
+def test_run_folder_refuses_a_json_file_that_was_changed_by_a_bit(tmp_path):
     folder = RunFolder(tmp_path, CONFIG, restart=False)
-    for name in ("a", "b"):
-        for step in range(4):
-            folder.append_metrics({"run": name, "step": step})
-    folder.cut_metrics("a", 2)
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert [row["step"] for row in rows if row["run"] == "a"] == [0, 1]
-    assert [row["step"] for row in rows if row["run"] == "b"] == [0, 1, 2, 3]
+    folder.write_json("results.json", {"rows": [{"mean": 0.5, "name": "cart"}]})
+    file = tmp_path / "results.json"
+    whole = json.loads(file.read_text())
+    text = file.read_bytes()
+    for position in range(len(text)):
+        changed = bytearray(text)
+        changed[position] ^= 1 << position % 7
+        file.write_bytes(changed)
+        try:
+            found = folder.read_json("results.json", None)
+        except errors.DamageError as error:
+            assert "results.json" in str(error)
+        else:  # white space
+            assert found.items() <= whole.items()
+
+
+def test_run_folder_removes_what_a_kill_left_and_nothing_else(tmp_path):
+    RunFolder(tmp_path, CONFIG, restart=False)
+    (tmp_path / "factors").mkdir()
+    left = [".results.json.abcd1234", "factors/.cart-0.safetensors.abcd123_"]
+    kept = [".vimrc.abcd1234", "notes.abcd1234", ".results.json.backup-of-mine"]
+    for name in [*left, *kept]:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".export.abcd1234").mkdir()
+    RunFolder(tmp_path, CONFIG, restart=False)
+    assert not any((tmp_path / name).exists() for name in [*left, ".export.abcd1234"])
+    assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_run_folder_is_open_in_one_process_at_a_time(tmp_path):
+    folder = RunFolder(tmp_path, CONFIG, restart=False)
+    text = textwrap.dedent(
+        f"""
+        import sys
+        from adarank_jax import errors
+        from adarank_jax.adaptation import run_folder
+        calls = (
+            lambda: run_folder.RunFolder({str(tmp_path)!r}, {CONFIG}, False),
+            lambda: run_folder.RunFolder({str(tmp_path)!r}, {CONFIG}, True),
+            lambda: run_folder.check_folder({str(tmp_path)!r}),
+        )
+        for call in calls:
+            try:
+                call()
+            except errors.MachineError as error:
+                print(error)
+        """
+    )
+    command = [sys.executable, "-c", text]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all(line.startswith("E610") for line in lines)
+    assert all(f"process {os.getpid()} on" in line for line in lines)
+    del folder
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stdout
+
+
+def test_manifest_keeps_notes_once_and_facts(tmp_path):
+    folder = RunFolder(tmp_path, CONFIG, restart=False)
+    folder.mark(python="3.11")
+    for _ in range(2):
+        folder.note(errors.Message("W603", "an older state"))
+    folder.mark(resumed_inexact=True)
+    assert folder.read_json("manifest.json", None) == {
+        "python": "3.11",
+        "notes": ["W603 an older state."],
+        "resumed_inexact": True,
+    }
