@@ -67,8 +67,7 @@ class RunFolder:
     def _sweep(self):
         """Removes what a killed process left half written."""
         for left in [*self.path.glob(".*"), *self.path.glob("*/**/.*")]:
-            found = _HALF_WRITTEN.fullmatch(left.name)
-            if found and (found[1] in _FOLDERS or found[1].endswith(_ENDINGS)):
+            if _is_half_written(left):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
     def _clear(self):
@@ -184,7 +183,7 @@ def _saved_config(path):
         strange = [
             entry.name
             for entry in path.iterdir()
-            if not entry.name.startswith((".config.yaml.", _LOCK))
+            if entry.name not in (_LOCK, _LOCKED_BY) and not _is_half_written(entry)
         ]
         if strange:
             raise errors.MachineError(
@@ -217,6 +216,12 @@ def _saved_config(path):
             remedy="restore it from a copy, or start the run over with --restart",
         )
     return config
+
+
+def _is_half_written(path):
+    """Tells whether a name is one that a file or folder of ours has at first."""
+    found = _HALF_WRITTEN.fullmatch(path.name)
+    return bool(found) and (found[1] in _FOLDERS or found[1].endswith(_ENDINGS))
 
 
 def _is_ours(path):

@@ -62,7 +62,7 @@ def cached_factors(
     file = pathlib.Path(folder) / f"{name}-{digest}.safetensors"
     if not file.is_file():
         made = make()
-        tree.check_finite(tree.flatten(_to_arrays(made)), f"`{file.name}`")
+        tree.check_finite(_to_arrays(made), f"`{file.name}`")
         if jax.process_index() > 0:  # a shared disk may show new files late
             return made
         _write(file, tree.flatten(_to_arrays(made)))
