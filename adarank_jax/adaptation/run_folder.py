@@ -44,11 +44,14 @@ class RunFolder:
         """Opens or makes the folder and writes `config.yaml`."""
         self.path, self.digest = pathlib.Path(path), digests.of_value(config)
         self._make()
+        starts_over = restart and _is_ours(self.path)
+        if not starts_over:
+            _saved_config(self.path)  # a folder that is not ours is left as it is
         self._lock = _locked(self.path)
-        saved = None if restart and _is_ours(self.path) else _saved_config(self.path)
-        if restart and _is_ours(self.path):
+        if starts_over:
             self._clear()
         self._sweep()
+        saved = None if starts_over else _saved_config(self.path)
         if saved is None:
             text = _MARK + _DIGEST + self.digest + "\n"
             text += yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -1,8 +1,9 @@
 """States of an adaptation on disk, verified when written and when read.
 
-Orbax writes arrays whole, but does not notice a flipped bit in them and does not fall
+Orbax writes arrays whole, but does not notice a flipped bit in them, and does not fall
 back to an older state. So a state counts only when a file of digests stands beside it,
-and that is written after the arrays were read back and found equal.
+of every array and of every file of Orbax's. It is written after the arrays were read
+back and found equal.
 """
 
 import contextlib
@@ -76,7 +77,12 @@ def save(
             where=f"`{place}`",
             remedy="check the disk; the states before it are untouched",
         )
-    record = {"step": step, "arrays": expected, "about": dict(about)}
+    record = {
+        "step": step,
+        "arrays": expected,
+        "files": _file_digests(place),
+        "about": dict(about),
+    }
     files.write_whole(place / _DIGESTS, digests.sealed(record).encode())
     files.sync_folder(folder)
     faults.point("state-committed")
@@ -159,17 +165,36 @@ def _verified(place, step):
 
 def _verified_arrays(place, record, like):
     """Reads the arrays of a state and compares them with their digests."""
+    # Orbax may hang or shout on damaged files, so it gets to see none.
+    found, expected = _file_digests(place), record["files"]
+    names = found.keys() | expected.keys()
+    wrong = sorted(n for n in names if found.get(n) != expected.get(n))
+    if wrong:
+        raise _damage(place, f"the SHA-256 of {wrong[:3]} is another")
     try:
         arrays = _read(place, like)
     except Exception as error:  # noqa: BLE001  Orbax raises whatever its parts raise
         raise _damage(place, f"{type(error).__name__}: {error}") from error
-    found = digests.of_arrays(arrays)
-    wrong = sorted(
-        name for name in record["arrays"] if found.get(name) != record["arrays"][name]
-    )
-    if wrong:
-        raise _damage(place, f"the SHA-256 of {wrong[:3]} is another")
+    if digests.of_arrays(arrays) != record["arrays"]:
+        raise _damage(place, "its arrays are others")
+    if like is not None and _shapes(arrays) != _shapes(like):
+        raise _damage(place, "its arrays are of another problem")
     return arrays
+
+
+def _shapes(arrays):
+    """Lists dtype and shape by name."""
+    return {name: (x.dtype, x.shape) for name, x in arrays.items()}
+
+
+def _file_digests(place):
+    """Hashes every file that Orbax wrote."""
+    root = place / _ARRAYS
+    return {
+        file.relative_to(root).as_posix(): files.digest(file)
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    }
 
 
 def _damage(place, found):

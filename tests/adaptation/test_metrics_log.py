@@ -58,7 +58,9 @@ def test_changed_rows_are_told_and_kept(tmp_path):
     log.append({"run": "a", "step": 3})
     assert rows(file)[-1] == ("a", 3)
     log.close()
-    assert not MetricsLog(file, "a", log.end).doubt
+    again = MetricsLog(file, "a", log.end)
+    again.close()
+    assert not again.doubt
 
 
 def test_end_before_finds_the_first_row_of_a_step(tmp_path):

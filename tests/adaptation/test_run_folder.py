@@ -28,12 +28,12 @@ def test_difference_is_short_where_a_whole_branch_is_missing(tmp_path):
     with pytest.raises(ValueError) as caught:
         RunFolder(tmp_path, two, restart=False)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 1 + 12 + 1
+    assert len(lines) == 1 + 12 + 2
     assert lines[1:3] == [
         "  merge.experts.b: only now",
         "  merge.experts.a0: only there",
     ]
-    assert lines[0].index("--run-dir") < lines[0].index("--restart")
+    assert lines[-1].index("--run-dir") < lines[-1].index("--restart")
 
 
 def test_run_folder_refuses_another_config_and_names_the_difference(tmp_path):
@@ -51,8 +51,9 @@ def test_run_folder_starts_over_when_told(tmp_path):
 @pytest.mark.parametrize("restart", [False, True])
 def test_run_folder_refuses_a_folder_that_is_not_of_a_run(tmp_path, restart):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="not the folder of a run"):
+    with pytest.raises(errors.MachineError, match="E404.*not the folder of a run"):
         RunFolder(tmp_path, CONFIG, restart)
+    assert len(list(tmp_path.iterdir())) == 1
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
@@ -61,8 +62,9 @@ def test_run_folder_leaves_a_project_with_its_own_config_alone(tmp_path, restart
     (tmp_path / "config.yaml").write_text("lr: 1\n")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "precious.ckpt").write_text("weeks")
-    with pytest.raises(ValueError, match="not of a run of adarank_jax"):
+    with pytest.raises(errors.MachineError, match="not of a run of adarank_jax"):
         RunFolder(tmp_path, CONFIG, restart)
+    assert len(list(tmp_path.iterdir())) == 2
     assert (tmp_path / "checkpoints" / "precious.ckpt").read_text() == "weeks"
 
 

@@ -73,31 +73,27 @@ def flips(content):
 
 def truncations(content):
     """Yields the beginnings of a content."""
-    for size in {0, 1, len(content) // 2, len(content) - 1} - {len(content)}:
-        yield content[: max(size, 0)]
+    for size in {0, 1, len(content) // 2, len(content) - 1}:
+        if 0 <= size < len(content):
+            yield content[:size]
 
 
 @pytest.mark.parametrize("damage", [flips, truncations])
 def test_damaged_file_never_gives_another_state(folder, damage):
-    silent, recovered = set(), 0
     for file in file_list(folder / "30"):
         content = file.read_bytes()
         for changed in damage(content):
+            if changed.strip() == content.strip():
+                continue
             file.write_bytes(changed)
             found = saved_states.restore(folder, state(0))
-            chex.assert_trees_all_equal(found.state, state(found.step))
-            assert found.about == ABOUT
-            if found.step == 30:
-                silent.add(file.name)
-            else:
-                recovered += 1
-                assert len(found.damaged) == 1 and "30" in found.damaged[0]
+            chex.assert_trees_all_equal(found.state, state(20))
+            assert (found.step, found.about) == (20, ABOUT)
+            assert len(found.damaged) == 1 and "/30" in found.damaged[0]
+            with pytest.raises(errors.DamageError):
+                saved_states.check(folder, 30)
         file.write_bytes(content)
-    # Orbax reads these names, or nothing at all, of what it leaves there.
-    assert silent <= {"_CHECKPOINT_METADATA", "commit_success.txt", "_METADATA"} | {
-        file.name for file in file_list(folder / "30" / "state" / "ocdbt.process_0")
-    }
-    assert recovered > 10
+    assert saved_states.check(folder, 30) == ABOUT
 
 
 def test_states_are_tried_from_the_newest_and_refused_when_none_is_left(folder):

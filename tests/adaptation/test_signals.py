@@ -80,17 +80,21 @@ def test_another_thread_is_asked_for_nothing():
 
 def test_second_stop_ends_a_process_that_computes(tmp_path):
     text = """
-        import sys, time
+        import hashlib
         from adarank_jax.adaptation import signals
         with signals.noted():
             print("ready", flush=True)
-            sum(range(10**12))  # no handler of Python's is called meanwhile
+            # Minutes in which no handler of Python's is called.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
     """
     command = [sys.executable, "-c", textwrap.dedent(text)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 130
+        finally:
+            process.kill()

@@ -28,7 +28,6 @@ from adarank_jax import faults
 from adarank_jax.adaptation import loop  # noqa: F401
 from adarank_jax.checkpoints import export  # noqa: F401
 from experiments import cli, run_vit
-from tests import clip_family
 from tests.experiments import tiny_family
 
 TIMES = {"seconds", "waited", "sha256"}
