@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 
 @jax.custom_vjp
+@jax.jit  # or else every call outside of a compiled function would compile again
 def weighted_product(
     u: Float[ArrayLike, "rows rank"],
     weights: Float[Array, " rank"],
@@ -51,12 +52,12 @@ def _kept_product(u, weights, vt, num_kept, part):
     # of them, since at most half of all are kept.
     order = jnp.argsort(weights == 0, stable=True)
 
-    def part_product(i):
+    def add_part(i, total):
         chosen = jax.lax.dynamic_slice(order, (i * part,), (part,))
-        return _whole_product(u[:, chosen], weights[chosen], vt[chosen])
+        return total + _whole_product(u[:, chosen], weights[chosen], vt[chosen])
 
-    add_part = lambda i, total: total + part_product(i)
-    return jax.lax.fori_loop(1, -(-num_kept // part), add_part, part_product(0))
+    start = jnp.zeros((u.shape[0], vt.shape[1]), jnp.float32)
+    return jax.lax.fori_loop(0, -(-num_kept // part), add_part, start)
 
 
 def _forward(u, weights, vt):
