@@ -52,12 +52,14 @@ def _kept_product(u, weights, vt, num_kept, part):
     # of them, since at most half of all are kept.
     order = jnp.argsort(weights == 0, stable=True)
 
-    def add_part(i, total):
+    def part_product(i):
         chosen = jax.lax.dynamic_slice(order, (i * part,), (part,))
-        return total + _whole_product(u[:, chosen], weights[chosen], vt[chosen])
+        return _whole_product(u[:, chosen], weights[chosen], vt[chosen])
 
-    start = jnp.zeros((u.shape[0], vt.shape[1]), jnp.float32)
-    return jax.lax.fori_loop(0, -(-num_kept // part), add_part, start)
+    add_part = lambda i, total: total + part_product(i)
+    # The sum starts with a part and not with zeros, which `jax.shard_map` would take
+    # to be the same on all devices and refuse to add parts to that are not.
+    return jax.lax.fori_loop(1, -(-num_kept // part), add_part, part_product(0))
 
 
 def _forward(u, weights, vt):

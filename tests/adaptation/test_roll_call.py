@@ -153,7 +153,7 @@ def nameless(monkeypatch):
 
 
 def test_name_without_an_address_is_told(nameless):
-    nameless(after=math.inf)
+    nameless(math.inf)
     (error,) = call((1, 2), timeout=SHORT, coordinator="nowhere.invalid:1234")
     assert isinstance(error, ConnectionError)
     assert "no address for 'nowhere.invalid'" in str(error)
@@ -181,7 +181,7 @@ def test_process_0_is_told_that_the_address_is_not_its_own(monkeypatch):
 
 
 def test_process_0_is_told_that_its_name_has_no_address(nameless):
-    nameless(after=math.inf)
+    nameless(math.inf)
     (error,) = call((0, 2), timeout=SHORT, coordinator="nowhere.invalid:0")
     assert isinstance(error, ConnectionError)
     assert "no address for 'nowhere.invalid'" in str(error)
@@ -189,7 +189,7 @@ def test_process_0_is_told_that_its_name_has_no_address(nameless):
 
 def test_process_0_waits_until_its_name_has_an_address(nameless, monkeypatch):
     monkeypatch.setattr(roll_call, "_OWN_SECONDS", 0.0)
-    nameless(after=3)
+    nameless(3)
     assert call((0, 1)) == [None]
 
 

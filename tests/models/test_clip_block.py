@@ -64,13 +64,13 @@ def test_problems_names_a_value_of_another_type(field, value, problem):
 def test_block_of_a_picked_token_is_that_token_of_the_whole_block(qkv):
     module = clip_block.Block(dataclasses.replace(TINY, qkv=qkv))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, TINY.width)))
-    params = module.init(jax.random.key(0), x)
+    params = jax.jit(module.init)(jax.random.key(0), x)
 
     def loss(params, pick):
         y = module.apply(params, x, None, pick)[:, :1]
         return (y**2).sum(), y
 
-    grad = jax.grad(loss, has_aux=True)
+    grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     chex.assert_trees_all_close(
         grad(params, transformer.first_token),
         grad(params, transformer.every_token),
@@ -94,13 +94,13 @@ def test_through_causal_is_one_token_a_text_of_whole_blocks(qkv):
                 x = each(x, mask)
             return x[np.arange(3), places]
 
-    params = Tower().init(jax.random.key(0), x, True)
+    params = jax.jit(Tower().init, static_argnums=2)(jax.random.key(0), x, True)
 
     def loss(params, x, is_whole):
         y = Tower().apply(params, x, is_whole)
         return (y**2).sum(), y
 
-    grad = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
     chex.assert_trees_all_close(
         grad(params, x, False), grad(params, x, True), atol=1e-4, rtol=1e-5
     )
