@@ -31,7 +31,8 @@ def shares(folder: pathlib.Path) -> dict[str, tuple[int, float]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; is {folder} the folder of a run?")
     rows_by_run = {}
-    for line in file.read_text().splitlines():
+    # A run that goes on may have written half of its last row.
+    for line in file.read_text().rpartition("\n")[0].splitlines():
         row = json.loads(line)
         if not {"run", "seconds", "waited"} <= row.keys():
             raise ValueError(f"{file} has no times; start its run with --restart.")

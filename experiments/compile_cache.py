@@ -12,6 +12,8 @@ import stat
 import jax
 from rich.console import Console
 
+from experiments import cpuinfo
+
 
 def enable(folder: pathlib.Path | None = None) -> None:
     """Turns JAX's cache of compiled programs on, unless the user has set one.
@@ -47,11 +49,8 @@ def default() -> pathlib.Path:
 
 def _processor():
     """Hashes what the processor can do: a home may be shared by unlike machines."""
-    found = platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        rows = info.read_text().splitlines()
-        found += next((row for row in rows if row.startswith("flags")), "")
+    # The instruction sets of x86 processors, or those of ARM.
+    found = platform.machine() + cpuinfo.first_row("flags", "Features")
     return hashlib.sha256(found.encode()).hexdigest()[:12]
 
 

@@ -30,7 +30,7 @@ from adarank_jax.checkpoints.language import LanguageCheckpoint
 from adarank_jax.checkpoints.recipe import Recipe
 from adarank_jax.core import merge
 from adarank_jax.tree import Tree
-from experiments import cli, lookup, manifest, rebuild_families, starts
+from experiments import cli, cpuinfo, lookup, manifest, rebuild_families, starts
 from experiments.starts import Start
 
 identity = rebuild_families.identity
@@ -273,10 +273,8 @@ def environment() -> dict[str, Any]:
 
 def _processor():
     """Names the processor as the kernel does, else as Python does."""
-    file = pathlib.Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = cpuinfo.first_row("model name").partition(":")[2].strip()
+    return name or platform.processor() or platform.machine()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

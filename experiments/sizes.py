@@ -8,6 +8,7 @@ import numpy as np
 
 from adarank_jax import tree
 from adarank_jax.adaptation import loop
+from adarank_jax.core import svd
 from experiments import starts
 from experiments.merge_config import BOUNDS, MergeConfig, Method
 from experiments.suite import Inputs
@@ -24,7 +25,8 @@ class Sizes(NamedTuple):
         factors: bytes of the singular vectors and values of all tasks.
         dense: bytes of the task vectors that are not decomposed, of all tasks; 0 if
             the method needs none.
-        step_flops: of one optimiser step, forward and backward; 0 without steps.
+        step_flops: of one optimiser step, forward and backward, as masks are at the
+            start; 0 without steps.
         example_flops: of the forward pass of one example, as long as one may be.
         svd_flops: of the decomposition, in units of rows x cols x rank.
         activations: bytes that the backward pass of a step keeps.
@@ -77,9 +79,12 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
     examples = config.adaptation.batch_size * tasks
     at_once = loop.tasks_at_once(config.adaptation, jax.local_devices()) or tasks
     together = config.adaptation.batch_size * min(at_once, tasks)
-    merge_flops = sum(4.0 * tasks * r * m * n for m, n, r in places)
-    if not is_masked:
-        merge_flops = 4.0 * tasks * vectors
+    merge_flops = 4.0 * tasks * vectors
+    if is_masked:
+        ratio = starts.get(method).rank_ratio
+        merge_flops = sum(
+            2.0 * tasks * m * n * (_num_multiplied(r, ratio) + r) for m, n, r in places
+        )
     return Sizes(
         num_tasks=tasks,
         parameters=parameters,
@@ -100,6 +105,15 @@ def count(config: MergeConfig, inputs: Inputs, method: Method | None = None) -> 
         if method.is_adapted
         else 0,
     )
+
+
+def _num_multiplied(rank, rank_ratio):
+    """Counts the directions that a merge multiplies at the start of adaptation.
+
+    The gradient of the masks is one of all directions; see `core.products`.
+    """
+    kept = svd.leading_rank(rank, rank_ratio)
+    return kept if 2 * kept <= rank else rank
 
 
 def methods(config: MergeConfig) -> Sequence[Method]:

@@ -1,13 +1,11 @@
 """What is checked alike of images and of texts: experts, their base, and each other."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
-from adarank_jax.checkpoints import containers, hub
+from adarank_jax.checkpoints import all_cores, containers, hub
 from experiments.check_log import CheckLog
 
 
@@ -73,10 +71,10 @@ def describe_experts(
     Returns:
         What `describe` returns by task, None where there is no expert.
     """
-    experts = [task.expert for task in tasks.values()]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda each: None if each is None else describe(each), experts)
-        return dict(zip(tasks, found, strict=True))
+    return all_cores.map_values(
+        lambda expert: None if expert is None else describe(expert),
+        {name: task.expert for name, task in tasks.items()},
+    )
 
 
 def shortage(count: int, batch_size: int, unit: str) -> Iterator[str]:

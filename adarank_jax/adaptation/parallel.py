@@ -1,10 +1,11 @@
 """The step on several devices, with the rank axis sharded.
 
 Factors, mask logits and their optimiser state are split along the rank axis, never
-replicated; ranks that do not divide are padded with zero singular values, whose mask
-logits get no gradient. A sharded array has a leading device axis. The one per-device
-step runs under `jax.pmap` or under `jax.jit(jax.shard_map)`; with several processes
-each puts the shards of its own devices and nothing else.
+replicated. Directions are dealt out like cards: masks keep leading ones, of which every
+device then has its share. Ranks that do not divide are padded with zero singular
+values, whose mask logits get no gradient. A sharded array has a leading device axis.
+The one per-device step runs under `jax.pmap` or under `jax.jit(jax.shard_map)`; with
+several processes each puts the shards of its own devices and nothing else.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from adarank_jax.tree import Tree
 
 
 def shard_factors(factors: Tree, devices: Sequence[jax.Device]) -> Tree:
-    """Puts a slice of every decomposed matrix on each device, the rest on all.
+    """Puts a part of every decomposed matrix on each device, the rest on all.
 
     Args:
         factors: as `svd.decompose_tree` returns.
@@ -43,7 +44,7 @@ def shard_factors(factors: Tree, devices: Sequence[jax.Device]) -> Tree:
     Returns:
         The same tree; at a matrix `u (N, rows, tasks * k)`, `s (N, tasks, k)` and
         `vt (N, tasks * k, cols)`, where k is the rank over N, rounded up. What other
-        processes hold is not even read.
+        processes hold is not copied; on one device nothing is.
     """
     count = len(devices)
 
@@ -54,10 +55,11 @@ def shard_factors(factors: Tree, devices: Sequence[jax.Device]) -> Tree:
         s = np.asarray(leaf.s)
         u = np.asarray(leaf.u).reshape(-1, tasks, rank)
         vt = np.asarray(leaf.vt).reshape(tasks, rank, -1)
-        u_slice = lambda i: _slice(u, 2, i, count).reshape(len(u), -1)
-        vt_slice = lambda i: _slice(vt, 1, i, count).reshape(-1, vt.shape[-1])
-        pieces = u_slice, lambda i: _slice(s, 1, i, count), vt_slice
-        return SVDFactors(*(put(piece, devices) for piece in pieces))
+        u_part = lambda i: _dealt(u, 2, i, count).reshape(len(u), -1)
+        vt_part = lambda i: _dealt(vt, 1, i, count).reshape(-1, vt.shape[-1])
+        pieces = u_part, lambda i: _dealt(s, 1, i, count), vt_part
+        # A step never donates factors, so those on one device are the caller's own.
+        return SVDFactors(*(put(piece, devices, may_alias=True) for piece in pieces))
 
     return tree.map_with_path(leaf_shards, factors)
 
@@ -94,7 +96,7 @@ def shard_state(state: State, devices: Sequence[jax.Device]) -> State:
         if not _is_mask(path):
             return replicate(leaf, devices)
         whole = np.array(leaf)  # a step donates its state, so not the caller's own
-        return put(lambda i: _slice(whole, 1, i, len(devices)), devices)
+        return put(lambda i: _dealt(whole, 1, i, len(devices)), devices)
 
     return jax.tree_util.tree_map_with_path(leaf_shards, state)
 
@@ -116,7 +118,7 @@ def gather_state(state: State, like: State) -> State:
         array = np.asarray(leaf) if is_here else gather(leaf, tiled=True)
         if not _is_mask(path):
             return jnp.asarray(array)
-        whole = np.moveaxis(array, 0, 1).reshape(array.shape[1], -1)
+        whole = np.moveaxis(array, 0, 2).reshape(array.shape[1], -1)
         return jnp.asarray(whole[:, : shape.shape[1]])
 
     return jax.tree_util.tree_map_with_path(leaf_whole, state, like)
@@ -223,13 +225,12 @@ def merged_params(
     return jax.tree.map(np.asarray, mapped(numbers, origin, factors, variables))
 
 
-def _slice(array, axis, index, count):
-    """Cuts an axis into parts of one length and returns one, filled up with zeros."""
-    length = -(-array.shape[axis] // count)
+def _dealt(array, axis, index, count):
+    """Takes every `count`-th place of an axis from one on, filled up with a zero."""
     places = [slice(None)] * array.ndim
-    places[axis] = slice(index * length, (index + 1) * length)
+    places[axis] = slice(index, None, count)
     part = array[tuple(places)]
-    missing = length - part.shape[axis]
+    missing = -(-array.shape[axis] // count) - part.shape[axis]
     if not missing:  # a view: a mapped file is not read before it is used
         return part
     return np.pad(part, [(0, missing if i == axis else 0) for i in range(array.ndim)])

@@ -118,20 +118,27 @@ def _with_device_axis(spec, array):
     return array[None] if spec == SPLIT else array
 
 
-def put(piece: Callable[[int], Any], devices: Sequence[jax.Device]) -> jax.Array:
+def put(
+    piece: Callable[[int], Any],
+    devices: Sequence[jax.Device],
+    may_alias: bool = False,
+) -> jax.Array:
     """Puts a piece on each device.
 
     Args:
         piece: makes that of the i-th device; called for those of this process only.
         devices: N of them.
+        may_alias: whether a piece on a CPU may stay the caller's memory, which then
+            must not change, and what is returned must not be donated. Without it JAX
+            still aliases NumPy arrays that are aligned to 64 bytes (0.10 does), so
+            what may change or is donated must be a copy already.
 
     Returns:
         One array `(N, ...)`, split.
     """
     here = [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
-    # A step may donate a piece, so it must not be the caller's own memory.
     pieces = [
-        jax.device_put(np.asarray(piece(i))[None], devices[i], may_alias=False)
+        jax.device_put(np.asarray(piece(i))[None], devices[i], may_alias=may_alias)
         for i in here
     ]
     return jax.make_array_from_single_device_arrays(

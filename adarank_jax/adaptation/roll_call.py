@@ -8,6 +8,7 @@ that JAX will use, say which one of how many they are, and hear what process 0 f
 import contextlib
 import errno
 import json
+import math
 import select
 import socket
 import time
@@ -35,7 +36,7 @@ def hold(coordinator: str, num_processes: int, process_id: int, timeout: float) 
     if process_id == 0:
         with _listen(place[1]) as listener:
             # Found by itself, it can be found by others.
-            _call(place, 0, min(deadline, time.monotonic() + _OWN_SECONDS)).close()
+            _call(place, 0, deadline, _OWN_SECONDS).close()
             found = _gather(listener, num_processes, timeout, deadline)
     else:
         with _call(place, process_id, deadline) as line:
@@ -63,13 +64,21 @@ def _listen(port):
         ) from error
 
 
-def _call(place, process_id, deadline):
-    """Connects to process 0, which may not have been started yet."""
+def _call(place, process_id, deadline, seconds=math.inf):
+    """Connects to process 0, which may not have been started yet.
+
+    It gives up `seconds` after process 0 has an address, or at the deadline.
+    """
+    known = time.monotonic()
     while True:
-        left = deadline - time.monotonic()
+        left = min(deadline, known + seconds) - time.monotonic()
         try:
             return socket.create_connection(place, min(max(left, 0.1), _TRY_SECONDS))
         except OSError as error:
+            if isinstance(error, socket.gaierror):
+                # A name may be entered after the process that bears it has started.
+                known = time.monotonic()
+                left = deadline - known
             if left <= 0:
                 text = _unreached(error, *place, process_id)
                 raise ConnectionError(text) from error
@@ -202,7 +211,7 @@ _BEGIN = b"adarank_jax roll call "
 _TRY_SECONDS, _PAUSE_SECONDS = 10.0, 0.2
 """Of one try to connect, and between two."""
 _OWN_SECONDS = 10.0
-"""For process 0 to reach itself."""
+"""For process 0 to reach itself, once its name has an address."""
 _HELLO_SECONDS = 5.0
 """Between connecting and saying something."""
 _GRACE_SECONDS = 15.0

@@ -52,8 +52,8 @@ class Settings(NamedTuple):
         max_shard_size: of the exported files of weights.
         weights: `model_folder.digest_tensors` of the exported model.safetensors.
         environment: versions and machine, whatever the last bits depend on.
-        unmerged: paths of the tensors that stay those of the origin.
         svd_backend: that made the directions, one of `svd_backends.Backend`.
+        unmerged: paths of the tensors that stay those of the origin.
     """
 
     tasks: tuple[str, ...]
@@ -71,8 +71,8 @@ class Settings(NamedTuple):
     max_shard_size: int | str
     weights: str
     environment: dict[str, Any]
+    svd_backend: str
     unmerged: tuple[str, ...] = ()
-    svd_backend: str = "gram"
 
 
 class Recipe(NamedTuple):

@@ -5,15 +5,14 @@ percent of its norm. Weights of two unrelated trainings of one architecture are 
 apart as two random vectors, about 1.4 norms.
 """
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from adarank_jax import tree
+from adarank_jax.checkpoints import all_cores
 from adarank_jax.tree import Predicate, Tree
 
 LARGEST_RATIO = 0.5
@@ -45,10 +44,8 @@ def check_distance(
     """
     tree.check_same(base, expert, names)
     one, two = tree.flatten(base), tree.flatten(expert)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compared = dict(
-            zip(one, pool.map(_compare, one.values(), two.values()), strict=True)
-        )
+    pairs = {path: (leaf, two[path]) for path, leaf in one.items()}
+    compared = all_cores.map_values(lambda pair: _compare(*pair), pairs)
     ratios = [
         each.ratio for path, each in compared.items() if is_compared(path, one[path])
     ]

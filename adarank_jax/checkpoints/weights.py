@@ -1,14 +1,12 @@
 """What holds for the weights of every family: floating point, finite, cast back."""
 
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
 
 from adarank_jax import tree
-from adarank_jax.checkpoints import containers
+from adarank_jax.checkpoints import all_cores, containers
 from adarank_jax.checkpoints.containers import StateDict
 
 
@@ -67,30 +65,19 @@ def float32_copies(
     """
 
     def copy(item):
-        name, parts = item
-        if name in turned:
-            return transposed(*parts)
+        parts, is_turned = item
+        if is_turned:
+            return _transposed(parts)
         if len(parts) > 1:
             return np.concatenate(parts, dtype=np.float32)
         return np.array(parts[0], np.float32, order="C")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(arrays, pool.map(copy, arrays.items()), strict=True))
+    items = {name: (parts, name in turned) for name, parts in arrays.items()}
+    return all_cores.map_values(copy, items)
 
 
-def transposed(*matrices: np.ndarray) -> np.ndarray:
-    """Copies a matrix the other way round, several times faster than numpy does.
-
-    Args:
-        *matrices: `(rows, cols)`, of any floating point; more of them follow below.
-
-    Returns:
-        Float32 `(cols, rows)`, contiguous, where rows is the sum of all.
-
-    Examples:
-        >>> transposed(np.float16([[1, 2, 3], [4, 5, 6]])).tolist()
-        [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
-    """
+def _transposed(matrices):
+    """Copies matrices the other way round, several times faster than numpy does."""
     # Not `np.empty`, which asks for huge pages: clearing those can take longer than
     # turning the matrix.
     rows, cols = sum(map(len, matrices)), matrices[0].shape[1]

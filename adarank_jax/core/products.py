@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 
 @jax.custom_vjp
+@jax.jit  # or else every call outside of a compiled function would compile again
 def weighted_product(
     u: Float[ArrayLike, "rows rank"],
     weights: Float[Array, " rank"],
@@ -56,6 +57,8 @@ def _kept_product(u, weights, vt, num_kept, part):
         return _whole_product(u[:, chosen], weights[chosen], vt[chosen])
 
     add_part = lambda i, total: total + part_product(i)
+    # The sum starts with a part and not with zeros, which `jax.shard_map` would take
+    # to be the same on all devices and refuse to add parts to that are not.
     return jax.lax.fori_loop(1, -(-num_kept // part), add_part, part_product(0))
 
 

@@ -35,14 +35,13 @@ def average(finetuned: Sequence[Tree]) -> Tree:
         Array([0.5, 0.5], dtype=float32)
     """
     check_models(None, finetuned)
-    share = np.float32(1 / len(finetuned))
 
     def mean(first, *others):
         # In place on the host; a stack would hold all models once more.
         total = first.astype(jnp.float32)
         for other in others:
             total += other
-        total *= share
+        total /= np.float32(len(finetuned))
         return total
 
     return jax.tree.map(mean, *finetuned)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from adarank_jax.models import transformer
 from adarank_jax.models.transformer import Pick, layer_norm
@@ -29,24 +29,21 @@ class Block(nn.Module):
     Attributes:
         config: of a tower; read are its `width`, `num_heads`, `mlp_width`,
             `activation`, `layer_norm_epsilon` and `qkv`.
-        is_causal: a token attends to itself and to those before it only.
     """
 
     config: Any
-    is_causal: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch tokens width"], pick: Pick | None = None
-    ) -> Float[Array, "batch picked width"]:
-        """Maps tokens to tokens, or to the one that is picked and nothing else."""
+        self,
+        x: Float[Array, "batch tokens width"],
+        mask: Bool[Array, "rows 1 queries tokens"] | None = None,
+        pick: Pick = transformer.every_token,
+    ) -> Float[Array, "batch chosen width"]:
+        """Maps the picked tokens; `mask` is as for `transformer.attend`."""
         config = self.config
-        attention = _Attention(config, self.is_causal, name="attn")
         known = layer_norm(config, "ln_1")(x)
-        if pick is None:
-            x = x + attention(known)
-        else:
-            x = pick(x) + attention(known, pick(known))
+        x = pick(x) + _Attention(config, name="attn")(pick(known), known, mask)
         return x + _Mlp(config, name="mlp")(layer_norm(config, "ln_2")(x))
 
 
@@ -54,20 +51,18 @@ class _Attention(nn.Module):
     """Multi-head self-attention."""
 
     config: Any
-    is_causal: bool
 
     @nn.compact
-    def __call__(self, x, chosen=None):
+    def __call__(self, chosen, x, mask):
         width, heads = self.config.width, self.config.num_heads
         if self.config.qkv == "fused":
-            rows = transformer.FusedProjection(name="in_proj")(x, chosen)
+            rows = transformer.FusedProjection(name="in_proj")(chosen, x)
         else:
-            sources = {"q": x if chosen is None else chosen, "k": x, "v": x}
+            sources = {"q": chosen, "k": x, "v": x}
             rows = [
                 nn.Dense(width, name=f"{part}_proj")(tokens)
                 for part, tokens in sources.items()
             ]
-        mask = transformer.causal_mask(x.shape[1]) if self.is_causal else None
         x = transformer.attend(*rows, heads, mask)
         return nn.Dense(width, name="out_proj")(x)
 

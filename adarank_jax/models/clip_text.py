@@ -99,10 +99,10 @@ class ClipText(nn.Module):
             (config.context_length, config.width),
         )
         x = embed(tokens) + positions[None, : tokens.shape[1]]
-        for i in range(config.num_layers):
-            x = Block(config, is_causal=True, name=f"resblocks_{i}")(x)
-        last = self._last(tokens)[:, None, None]
-        x = jnp.take_along_axis(x, last, axis=1)[:, 0]
+        names = (f"resblocks_{i}" for i in range(config.num_layers))
+        blocks = [Block(config, name=name) for name in names]
+        mask = transformer.causal_mask(tokens.shape[1])
+        x = transformer.through_causal(blocks, x, mask, self._last(tokens))
         x = transformer.layer_norm(config, "ln_final")(x)
         scale = nn.initializers.normal(config.width**-0.5)
         projection = self.param(

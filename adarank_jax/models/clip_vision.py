@@ -90,11 +90,11 @@ class ClipVision(nn.Module):
         first = jnp.broadcast_to(class_token, (x.shape[0], 1, config.width))
         x = jnp.concatenate([first.astype(x.dtype), x], axis=1) + positions[None]
         x = transformer.layer_norm(config, "ln_pre")(x)
-        picks = [None] * config.num_layers
+        picks = [transformer.every_token] * config.num_layers
         if config.pooling == "class_token":
             picks[-1] = transformer.first_token
         for i, pick in enumerate(picks):
-            x = Block(config, name=f"resblocks_{i}")(x, pick)
+            x = Block(config, name=f"resblocks_{i}")(x, None, pick)
         x = self._pool(x, transformer.layer_norm(config, "ln_post"))
         return x @ self.param("proj", scale, (config.width, config.output_size))
 

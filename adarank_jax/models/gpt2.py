@@ -6,7 +6,6 @@ and value are one kernel, and every kernel is stored as ``(inputs, outputs)``.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -84,13 +83,9 @@ class Gpt2(nn.Module):
         x = x + embed(config, config.max_positions, "wpe")(places)
         seen = inputs["attention_mask"]
         mask = transformer.causal_mask(ids.shape[1]) & transformer.padding_mask(seen)
-        last = last_token(seen)[:, None, None]
-        pick = functools.partial(jnp.take_along_axis, indices=last, axis=1)
-        for i in range(config.num_layers - 1):
-            x = _Block(config, name=f"h_{i}")(x, mask)
-        mask = jnp.take_along_axis(mask, last[..., None], axis=2)
-        x = _Block(config, name=f"h_{config.num_layers - 1}")(x, mask, pick)
-        return layer_norm(config, "ln_f")(x[:, 0])
+        blocks = [_Block(config, name=f"h_{i}") for i in range(config.num_layers)]
+        x = transformer.through_causal(blocks, x, mask, last_token(seen))
+        return layer_norm(config, "ln_f")(x)
 
 
 def last_token(
@@ -107,22 +102,15 @@ def last_token(
 
 
 class _Block(nn.Module):
-    """Attention and a perceptron, each behind a norm and added to what came in.
-
-    It maps tokens to tokens, or to the one that is picked and nothing else.
-    """
+    """Attention and a perceptron, each behind a norm and added to what came in."""
 
     config: Gpt2Config
 
     @nn.compact
-    def __call__(self, x, mask, pick=None):
+    def __call__(self, x, mask, pick=transformer.every_token):
         config = self.config
-        attention = _Attention(config, name="attn")
         known = layer_norm(config, "ln_1")(x)
-        if pick is None:
-            x = x + attention(known, mask)
-        else:
-            x = pick(x) + attention(known, mask, pick(known))
+        x = pick(x) + _Attention(config, name="attn")(pick(known), known, mask)
         return x + _Mlp(config, name="mlp")(layer_norm(config, "ln_2")(x))
 
 
@@ -132,9 +120,9 @@ class _Attention(nn.Module):
     config: Gpt2Config
 
     @nn.compact
-    def __call__(self, x, mask, chosen=None):
+    def __call__(self, chosen, x, mask):
         width = self.config.width
-        rows = transformer.FusedProjection(name="c_attn")(x, chosen)
+        rows = transformer.FusedProjection(name="c_attn")(chosen, x)
         x = transformer.attend(*rows, self.config.num_heads, mask)
         return nn.Dense(width, name="c_proj")(x)
 

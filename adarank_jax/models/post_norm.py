@@ -53,25 +53,22 @@ class Encoder(nn.Module):
         mask: Bool[Array, "batch 1 1 tokens"],
     ) -> Float[Array, "batch width"]:
         """Maps tokens to the vector of the first; True in `mask` may be seen."""
-        last = self.config.num_layers - 1
-        for i in range(last + 1):
-            chosen = transformer.first_token(x) if i == last else x
-            x = _Layer(self.config, name=f"layer_{i}")(chosen, x, mask)
+        picks = [transformer.every_token] * self.config.num_layers
+        picks[-1] = transformer.first_token
+        for i, pick in enumerate(picks):
+            x = _Layer(self.config, name=f"layer_{i}")(x, mask, pick)
         return x[:, 0]
 
 
 class _Layer(nn.Module):
-    """Attention and a perceptron, each added to what came in and then normed.
-
-    It maps `chosen` tokens, which see all tokens `x`.
-    """
+    """Attention and a perceptron, each added to what came in and then normed."""
 
     config: Any
 
     @nn.compact
-    def __call__(self, chosen, x, mask):
+    def __call__(self, x, mask, pick):
         config = self.config
-        x = _Attention(config, name="attention")(chosen, x, mask)
+        x = _Attention(config, name="attention")(pick(x), x, mask)
         hidden = _Dense(config.mlp_width, name="intermediate")(x)
         return _Output(config, name="output")(ACTIVATIONS[config.activation](hidden), x)
 

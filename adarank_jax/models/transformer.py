@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Config = TypeVar("Config")
 
@@ -64,28 +64,66 @@ class FusedProjection(nn.Module):
     @nn.compact
     def __call__(
         self,
+        chosen: Float[Array, "batch chosen width"],
         x: Float[Array, "batch tokens width"],
-        chosen: Float[Array, "batch chosen width"] | None = None,
     ) -> Sequence[Array]:
-        """Projects tokens; given `chosen` ones, makes queries of those only."""
+        """Makes queries of the `chosen` tokens, keys and values of all."""
         width = x.shape[-1]
         shape = (width, 3 * width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[1:])[None, None]
-        if chosen is None:
+        if chosen is x:
             return jnp.split(x @ kernel + bias, 3, axis=-1)
         query = chosen @ kernel[:, :width] + bias[..., :width]
         others = x @ kernel[:, width:] + bias[..., width:]
         return query, *jnp.split(others, 2, axis=-1)
 
 
-Pick = Callable[[Float[Array, "batch tokens width"]], Float[Array, "batch 1 width"]]
-"""Takes the token that the features are made of: the last block needs no other one."""
+Pick = Callable[
+    [Float[Array, "batch tokens width"]], Float[Array, "batch chosen width"]
+]
+"""Takes the tokens that a block maps; all of them are still attended to.
+
+The last block needs only the one that the features are made of.
+"""
+
+
+def every_token(
+    x: Float[Array, "batch tokens width"],
+) -> Float[Array, "batch tokens width"]:
+    """Picks all tokens."""
+    return x
 
 
 def first_token(x: Float[Array, "batch tokens width"]) -> Float[Array, "batch 1 width"]:
     """Picks the first token, that of the class."""
     return x[:, :1]
+
+
+def through_causal(
+    blocks: Sequence[Callable[..., Array]],
+    x: Float[Array, "batch tokens width"],
+    mask: Bool[Array, "rows 1 tokens tokens"],
+    places: Int[Array, " batch"],
+) -> Float[Array, "batch width"]:
+    """Maps texts to one token each, whose place differs from text to text.
+
+    Args:
+        blocks: of `(x, mask, pick)`, one behind the other.
+        x: the tokens.
+        mask: as for `attend`, its rows those of the tokens.
+        places: of the tokens that are wanted.
+
+    Returns:
+        What the last block makes of those.
+    """
+    *others, final = blocks
+    for block in others:
+        x = block(x, mask)
+    places = places[:, None, None]
+    rows = jnp.take_along_axis(mask, places[..., None], axis=2)
+    pick = functools.partial(jnp.take_along_axis, indices=places, axis=1)
+    return final(x, rows, pick)[:, 0]
 
 
 def padding_mask(

@@ -204,20 +204,80 @@ def test_factors_of_eight_devices_put_together_are_those_of_one():
     factors = problem.factors["first"]["kernel"]  # rank 6: six devices, two of padding
     shards = parallel.shard_factors(problem.factors, jax.devices())["first"]["kernel"]
     tasks, rank = factors.s.shape
-    s = np.asarray(shards.s).transpose(1, 0, 2).reshape(tasks, -1)
+    s = np.asarray(shards.s).transpose(1, 2, 0).reshape(tasks, -1)
     np.testing.assert_array_equal(s[:, :rank], factors.s)
     assert not s[:, rank:].any()
-    u = np.asarray(shards.u).reshape(8, -1, tasks, 1).transpose(1, 2, 0, 3)
+    u = np.asarray(shards.u).reshape(8, -1, tasks, 1).transpose(1, 2, 3, 0)
     np.testing.assert_array_equal(
         u.reshape(len(u), tasks, -1)[..., :rank].reshape(len(u), -1), factors.u
     )
 
 
-def test_gather_state_undoes_shard_state():
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_factors_of_devices_are_dealt_out(count):
+    factors = drawn_factors(tasks=2, rows=24, rank=10)
+    shards = parallel.shard_factors({"w": factors}, jax.devices()[:count])
+    u, s, vt = map(np.asarray, shards["w"])
+    k = -(-10 // count)
+    assert s.shape == (count, 2, k)
+    for task, direction in np.ndindex(2, 10):
+        device, place = direction % count, direction // count
+        whole = task * 10 + direction
+        column = task * k + place
+        assert s[device, task, place] == factors.s[task, direction]
+        np.testing.assert_array_equal(u[device][:, column], factors.u[:, whole])
+        np.testing.assert_array_equal(vt[device][column], factors.vt[whole])
+    assert np.count_nonzero(s) == 2 * 10  # and the rest is padding
+
+
+def drawn_factors(tasks, rows, rank):
+    """Draws factors, no number of them zero."""
+    rng = np.random.default_rng(0)
+    shapes = (rows, tasks * rank), (tasks, rank), (tasks * rank, rows)
+    drawn = (rng.uniform(1, 2, shape).astype(np.float32) for shape in shapes)
+    return svd.SVDFactors(*drawn)
+
+
+@pytest.mark.parametrize("rank", [64, 60])
+def test_every_device_keeps_its_share_of_the_leading_directions(rank):
+    factors = {"w": drawn_factors(3, 64, rank)}
+    variables = merge.init_variables(factors, 0.3, rank_ratio=0.16)
+    shards = parallel.shard_state(State(variables, ()), jax.devices())
+    kept = np.asarray(shards.variables.mask_logits["w"]) > 0  # devices, tasks, k
+    whole = np.asarray(variables.mask_logits["w"]) > 0
+    np.testing.assert_array_equal(kept.sum(axis=(0, 2)), whole.sum(axis=1))
+    assert np.ptp(kept.sum(axis=2), axis=0).max() <= 1
+
+
+def test_factors_on_one_device_are_the_mapped_file_itself(tmp_path):
+    drawn = drawn_factors(3, 64, 64)
+    mapped = svd.SVDFactors(
+        *(
+            np.load(written(tmp_path / f"{name}.npy", array), mmap_mode="r")
+            for name, array in drawn._asdict().items()
+        )
+    )
+    shards = parallel.shard_factors({"w": mapped}, jax.devices()[:1])["w"]
+    for shard, file in zip(shards, mapped, strict=True):
+        (piece,) = shard.addressable_shards
+        assert piece.data.unsafe_buffer_pointer() == file.ctypes.data
+
+
+def written(file, array):
+    """Writes an array, aligned to 64 bytes as `np.save` does, and returns the file."""
+    np.save(file, array)
+    return file
+
+
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_gather_state_undoes_shard_state(count):
     problem = problems.problem()
     variables = problems.variables(problem)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), variables)
     state = State(variables, optax.adam(0.1).init(variables))
-    gathered = parallel.gather_state(parallel.shard_state(state, jax.devices()), state)
+    devices = jax.devices()[:count]
+    gathered = parallel.gather_state(parallel.shard_state(state, devices), state)
     chex.assert_trees_all_equal(gathered, state)
 
 

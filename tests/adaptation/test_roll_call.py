@@ -1,6 +1,7 @@
 """Processes that report to process 0, as threads of one process with real sockets."""
 
 import concurrent.futures
+import math
 import socket
 import time
 
@@ -59,11 +60,23 @@ def test_processes_may_come_before_process_0():
         assert early.result() is None
 
 
+def test_process_0_tells_who_is_missing():
+    (error,) = call((0, 3), timeout=SHORT)
+    assert isinstance(error, ConnectionError)
+    assert "3 processes, but process 1 and process 2 did not report" in str(error)
+
+
 def test_every_process_hears_who_is_missing():
-    errors = call((0, 4), (2, 4), timeout=SHORT)
-    for error in errors:
-        assert isinstance(error, ConnectionError)
-        assert "4 processes, but process 1 and process 3 did not report" in str(error)
+    # In one thread: none of several would be sure to report within a short time.
+    coordinator = processes.free_address()
+    port = int(coordinator.rpartition(":")[2])
+    with roll_call._listen(port) as listener, connect(coordinator) as line:
+        line.sendall(roll_call._said(process=2, of=4))
+        found = roll_call._gather(listener, 4, SHORT, time.monotonic() + SHORT)
+        heard = roll_call._verdict(line, coordinator, time.monotonic())
+    assert heard == found
+    assert "4 processes, but process 1 and process 3 did not report" in found["text"]
+    assert not found["is_mistake"]
 
 
 def test_every_process_hears_that_numbers_of_processes_differ():
@@ -118,7 +131,29 @@ def test_port_that_nobody_listens_at_is_told():
     assert f"process 0 at {coordinator}: connection refused" in str(error)
 
 
-def test_name_without_an_address_is_told():
+@pytest.fixture
+def nameless(monkeypatch):
+    """No name has an address, whatever the machine's name server says of unknown ones.
+
+    Takes the number of tries after which they have one.
+    """
+    connect = socket.create_connection
+
+    def after(count):
+        def tried(place, timeout):
+            nonlocal count
+            count -= 1
+            if count >= 0:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return connect(place, timeout)
+
+        monkeypatch.setattr(socket, "create_connection", tried)
+
+    return after
+
+
+def test_name_without_an_address_is_told(nameless):
+    nameless(math.inf)
     (error,) = call((1, 2), timeout=SHORT, coordinator="nowhere.invalid:1234")
     assert isinstance(error, ConnectionError)
     assert "no address for 'nowhere.invalid'" in str(error)
@@ -135,10 +170,27 @@ def test_machine_that_does_not_answer_is_told(monkeypatch):
 
 
 def test_process_0_is_told_that_the_address_is_not_its_own(monkeypatch):
+    def unanswered(place, timeout):
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", unanswered)
     monkeypatch.setattr(roll_call, "_OWN_SECONDS", 0.2)
-    (error,) = call((0, 2), coordinator="nowhere.invalid:0")
+    (error,) = call((0, 2), coordinator="10.1.2.3:0")
     assert isinstance(error, ConnectionError)
-    assert "Process 0 listens at port 0, but not at nowhere.invalid" in str(error)
+    assert "Process 0 listens at port 0, but not at 10.1.2.3" in str(error)
+
+
+def test_process_0_is_told_that_its_name_has_no_address(nameless):
+    nameless(math.inf)
+    (error,) = call((0, 2), timeout=SHORT, coordinator="nowhere.invalid:0")
+    assert isinstance(error, ConnectionError)
+    assert "no address for 'nowhere.invalid'" in str(error)
+
+
+def test_process_0_waits_until_its_name_has_an_address(nameless, monkeypatch):
+    monkeypatch.setattr(roll_call, "_OWN_SECONDS", 0.0)
+    nameless(3)
+    assert call((0, 1)) == [None]
 
 
 def test_something_else_at_the_port_is_told(server):

@@ -26,6 +26,14 @@ def test_idle_prints_a_share_a_run_without_its_first_step(tmp_path, capsys):
     ]
 
 
+def test_idle_leaves_out_half_a_row_that_is_being_written(tmp_path, capsys):
+    write(tmp_path, [row("a", 99.0, 99.0), row("a", 4.0, 1.0)])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"run": "a", "sec')
+    idle.main([str(tmp_path)])
+    assert capsys.readouterr().out == "a: waited 25.0% of 1 steps\n"
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

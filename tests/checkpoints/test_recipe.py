@@ -32,6 +32,7 @@ SETTINGS = recipe.Settings(
     max_shard_size="5GB",
     weights=DIGEST,
     environment={"cores": 2, "packages": {"jax": "0.10.2"}},
+    svd_backend="gram",
 )
 
 

@@ -45,10 +45,17 @@ def test_weighted_product_of_few_directions_reads_no_other_one():
     assert np.isfinite(jax.jit(weighted_product)(u, weights, vt)).all()
 
 
-def test_weighted_product_of_bfloat16_factors_is_float32():
-    u, weights, vt = drawn(3, 5, 64, 4)
+@pytest.mark.parametrize("kept", [4, 64])
+def test_weighted_product_of_bfloat16_factors_is_summed_in_float32(kept):
+    u, weights, vt = drawn(3, 5, 64, kept)
     u, vt = jnp.asarray(u, jnp.bfloat16), jnp.asarray(vt, jnp.bfloat16)
-    assert weighted_product(u, jnp.asarray(weights), vt).dtype == jnp.float32
+    found = weighted_product(u, weights, vt)
+    assert found.dtype == jnp.float32
+    # The smaller factor is rounded again where it is scaled, the sums are not: rounded
+    # to bfloat16 they would be off by more than 2e-2.
+    scaled = jnp.asarray(np.asarray(u, np.float32) * weights[None], jnp.bfloat16)
+    exact = np.asarray(scaled, np.float64) @ np.asarray(vt, np.float64)
+    np.testing.assert_allclose(found, exact, atol=1e-5, rtol=0)
 
 
 def test_weighted_product_compiles_once_for_any_number_kept():
@@ -62,3 +69,13 @@ def test_weighted_product_compiles_once_for_any_number_kept():
     for kept in (0, 5, 20, 64):
         product(*drawn(3, 5, 64, kept))
     assert len(traced) == 1
+
+
+def test_weighted_product_outside_of_jit_compiles_once(caplog):
+    first, second = (tuple(map(jnp.asarray, drawn(7, 9, 41, kept))) for kept in (3, 40))
+    with jax.log_compiles():
+        weighted_product(*first)
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        weighted_product(*second)
+    assert caplog.text == ""

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from experiments import compile_cache
+from experiments import compile_cache, cpuinfo
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
@@ -48,6 +48,24 @@ def test_second_process_compiles_nothing(tmp_path):
     assert folder.stat().st_mode & 0o777 == 0o700
     assert any(folder.iterdir())
     assert run(tmp_path) >= 1
+
+
+@pytest.mark.parametrize("row", ["flags\t\t: fpu", "Features\t: fp"])
+def test_processors_that_can_do_other_things_have_other_folders(
+    row, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cpuinfo, "FILE", tmp_path / "cpuinfo")
+    folders = []
+    for more in ("", " sve", " sve"):
+        text = f"processor\t: {len(folders)}\n{row}{more}\n"
+        cpuinfo.FILE.write_text(text)
+        folders.append(compile_cache.default())
+    assert folders[0] != folders[1] == folders[2]
+
+
+def test_processor_of_which_nothing_is_known_has_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpuinfo, "FILE", tmp_path / "missing")
+    assert compile_cache.default().parent.name == "compiled"
 
 
 def test_folder_that_others_may_write_to_is_not_used(tmp_path, capsys):

@@ -127,6 +127,21 @@ def test_plan_charges_a_static_merge_for_what_it_needs_only(planned, tmp_path):
     assert found.step_flops > 0
 
 
+def test_plan_counts_products_of_what_masks_keep_where_that_is_at_most_half(planned):
+    config, inputs = planned("vit-b32-8-cart-adarank")
+
+    def flops(**changes):
+        method = config.method.model_copy(update=changes)
+        return sizes.count(config, inputs, method).step_flops
+
+    everything = flops(rank_ratio=1.0)
+    entries = 12 * 12 * 768**2  # 12 layers of matrices of 3, 1, 4 and 4 squares
+    forward = 2.0 * 8 * 768 * entries
+    assert everything - flops() == pytest.approx(forward * (1 - 122 / 768), rel=1e-9)
+    assert everything - flops(rank_ratio=0.5) == pytest.approx(forward / 2, rel=1e-9)
+    assert everything == flops(rank_ratio=0.51)
+
+
 def test_plan_counts_adarank_among_the_rows_to_compare(planned, tmp_path):
     changed = ("method=weight_averaging", "compare=[adarank]")
     config, inputs = planned("vit-b32-8-cart-adarank", *changed)

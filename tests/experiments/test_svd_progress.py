@@ -1,6 +1,7 @@
 import functools
 import io
 
+import pytest
 from rich.console import Console
 
 from adarank_jax.adaptation import pace
@@ -17,22 +18,33 @@ def shown(is_terminal, counts):
     return console.file.getvalue()
 
 
-def test_svd_progress_is_silent_without_a_terminal_if_short():
+@pytest.fixture
+def timed(monkeypatch):
+    """Sets the clock: two looks before the first matrix, and one at each."""
+
+    def at(*seconds):
+        times = iter((0.0, 0.0, *seconds))
+        made = functools.partial(pace.Pace, lambda: next(times))
+        monkeypatch.setattr(svd_progress, "Pace", made)
+
+    return at
+
+
+def test_svd_progress_is_silent_without_a_terminal_if_short(timed):
+    timed(*range(1, 9))
     assert shown(False, range(1, 9)) == ""
 
 
-def test_svd_progress_writes_lines_without_a_terminal(monkeypatch):
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LINES", 0.0)
+def test_svd_progress_writes_lines_without_a_terminal(timed):
+    timed(*range(20, 180, 20))
     lines = shown(False, range(1, 9)).splitlines()
     assert len(lines) == 7
     assert lines[0] == "1 of 8 matrices decomposed"  # nothing to tell a time from
-    assert lines[1].startswith("2 of 8 matrices decomposed, ETA 0:00:0")
+    assert lines[1].startswith("2 of 8 matrices decomposed, ETA 0:02:00")
 
 
-def test_svd_progress_tells_a_time_from_matrices_not_from_what_came_before(monkeypatch):
-    times = iter((0.0, 0.0, 900.0, 901.0, 931.0, 960.0))
-    timed = functools.partial(pace.Pace, lambda: next(times))
-    monkeypatch.setattr(svd_progress, "Pace", timed)
+def test_svd_progress_tells_a_time_from_matrices_not_from_what_came_before(timed):
+    timed(900.0, 901.0, 931.0, 960.0)
     console = Console(file=io.StringIO(), width=100)
     with SvdProgress(console) as report:
         for done in (1, 2, 17, 20):

@@ -99,16 +99,14 @@ def test_attend_averages_where_nothing_may_be_seen():
 def test_fused_projection_of_chosen_tokens_gives_their_queries_and_all_keys():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4)), jnp.float32)
     module = transformer.FusedProjection()
-    params = module.init(jax.random.key(0), x)
-    query, key, value = module.apply(params, x)
-    chosen = module.apply(params, x, transformer.first_token(x))
+    params = module.init(jax.random.key(0), x, x)
+    query, key, value = module.apply(params, x, x)
+    chosen = module.apply(params, transformer.first_token(x), x)
     chex.assert_trees_all_close(chosen, (query[:, :1], key, value), atol=1e-6)
 
 
 def test_fused_projection_has_the_parameters_of_a_dense_layer():
-    x = jnp.zeros((1, 2, 4))
-    ours, theirs = (
-        jax.eval_shape(module.init, jax.random.key(0), x)
-        for module in (transformer.FusedProjection(), nn.Dense(12))
-    )
+    x, key = jnp.zeros((1, 2, 4)), jax.random.key(0)
+    ours = jax.eval_shape(lambda: transformer.FusedProjection().init(key, x, x))
+    theirs = jax.eval_shape(nn.Dense(12).init, key, x)
     assert ours == theirs
