@@ -51,7 +51,7 @@ def decompose(
 
     Raises:
         ValueError: a matrix is empty or not finite, or there is no such backend.
-        LinAlgError: the decomposition does not converge.
+        InputError: the decomposition does not converge.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -100,7 +100,7 @@ def decompose_tree(
     Raises:
         ValueError: a tensor is not finite, or one that the predicate names is not a
             matrix, or there is no such backend.
-        LinAlgError: a decomposition does not converge.
+        InputError: a decomposition does not converge.
     """
     tree.check_finite(task_vectors, "`task_vectors`")
     flat = tree.flatten(task_vectors)
