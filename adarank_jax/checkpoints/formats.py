@@ -141,9 +141,7 @@ def parse_json(content: bytes, source: str, most_containers: int) -> dict[str, A
         ) from None
     except _TwinError as error:
         found = f"the name {error.args[0]!r} comes twice"
-        raise errors.InputError(
-            "E115", found, source, remedy="get it again"
-        ) from None
+        raise errors.InputError("E115", found, source, remedy="get it again") from None
     except ValueError as error:
         raise errors.InputError(
             "E129", f"this is no valid JSON: {error}", source, remedy="get it again"
