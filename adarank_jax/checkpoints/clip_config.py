@@ -299,10 +299,10 @@ def _checked(value, default, where, key) -> Any:
         value = value[0]
     kinds = (int, float) if isinstance(default, float) else int
     if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+        kind = "number" if isinstance(default, float) else "integer"
         raise errors.InputError(
             *("E143", f"it has '{key}' {value!r}", where),
-            expected=f"a positive {'number' if isinstance(default, float) else 'integer'}"
-            f"{' or two equal ones' if is_side else ''}",
+            expected=f"a positive {kind}{' or two equal ones' if is_side else ''}",
             remedy="get it again",
         )
     return value

@@ -85,7 +85,7 @@ def check_exists(path: str | os.PathLike) -> None:
     path = pathlib.Path(path)
     if "\0" in str(path):
         raise errors.InputError(
-            *("E102", f"a NUL byte in the path {str(path)!r}"),
+            *("E132", f"a NUL byte in the path {str(path)!r}"),
             remedy="remove it, as no path can hold one",
         )
     if path.exists():

@@ -131,6 +131,8 @@ def _names(path, parse):
             return None
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             raise ValueError("`class_names` must be a list of texts")
+    except errors.InputError:
+        raise
     except (ValueError, RecursionError) as error:
         found = f"this does not describe a head: {error}"
         raise errors.InputError(
@@ -150,9 +152,12 @@ def _from_sidecar(path):
             "length before the head"
         )
     if described.get("sha256", found := files.digest(path)) != found:
-        raise ValueError(
+        raise errors.InputError(
+            "E130",
             f"`sha256` is {described['sha256']}, but that of `{path.name}` is {found}, "
-            "so one of the two was changed or is of another head"
+            "so one of the two was changed or is of another head",
+            where=f"`{path.with_suffix('.json')}`",
+            remedy="write the head again, or delete the JSON file",
         )
     return described.get("class_names")
 

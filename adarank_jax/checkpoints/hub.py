@@ -58,7 +58,7 @@ def resolve(
     text = os.fspath(source)
     if not text.strip():
         raise errors.InputError(
-            *("E102", "it must be a path or a name on the Hub, got none"),
+            *("E132", "it must be a path or a name on the Hub, got none"),
             remedy="name a file, a folder or org/name",
         )
     path = pathlib.Path(text).expanduser()
@@ -154,7 +154,7 @@ def parse(source: str) -> tuple[str, str | None, str | None] | None:
     subpath = found["subpath"]
     if subpath and ("\\" in subpath or {"", ".", ".."} & {*subpath.split("/")}):
         raise errors.InputError(
-            "E102",
+            "E132",
             f"{source!r} must name a path inside the repository, got {subpath!r}",
             remedy="write it as folder/file without '..'",
         )
@@ -174,10 +174,10 @@ def _missing(path, text):
         path, parent = parent, parent.parent
     names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    shown = ", ".join(names[:6]) or "nothing"
+    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "nothing"
     code, found = "E101", "there is no such file or folder"
     if not _is_path(text):
-        code = "E102"
+        code = "E132"
         found += (
             ", and it is no name on the Hub either: those are written "
             "org/name[@revision][:path/in/repo]"
@@ -185,7 +185,7 @@ def _missing(path, text):
     remedy = (
         f"did you mean `{parent / near[0]}`?"
         if near
-        else f"`{parent}` holds {shown}{', …' if len(names) > 6 else ''}; check the path"
+        else f"`{parent}` holds {shown}; check the path"
     )
     return errors.MissingError(code, found, f"`{text}`", remedy=remedy)
 
@@ -224,7 +224,8 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
             "there is no such path on this machine, and the Hub has no public "
             f"repository {repo!r}",
             where=where,
-            remedy="check the spelling, or log in with `hf auth login` if it is private",
+            remedy="check the spelling, or log in with `hf auth login` if it is "
+            "private",
         ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise errors.MissingError(
@@ -243,7 +244,7 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
         ) from error
     except hub_errors.HFValidationError as error:
         raise errors.InputError(
-            "E102",
+            "E132",
             f"it is neither a path nor a valid name on the Hub: {error}",
             where=where,
             remedy="name a file, a folder or org/name",

@@ -297,7 +297,7 @@ def _steps(tokenizer, own, folder, base):
         f"{', '.join(differing)}, so it may cut texts in another way"
     )
     remedy = "check which of the two the model was trained with"
-    return [Message("W345", found, f"`{folder}`", remedy=remedy)]
+    return [Message("W347", found, f"`{folder}`", remedy=remedy)]
 
 
 _ROLES = ("pad", "bos", "eos", "cls", "sep")
