@@ -33,8 +33,8 @@ def check_floating(
     if lines:
         raise errors.InputError(
             "E116",
-            f"{len(lines)} weights are no floating-point numbers of 16 bits or more:"
-            "\n  " + "\n  ".join(lines[:12]),
+            f"it has {len(lines)} weights that are no floating-point numbers of 16 "
+            "bits or more:\n  " + "\n  ".join(lines[:12]),
             where=where,
             remedy="dequantise them first",
         )
