@@ -207,6 +207,7 @@ TITLES = {
     "E306": "The head is for other features",
     "E308": "The entropy of the task is undefined",
     "E340": "The tokenizer is not that of the model",
+    "E341": "A token has no row in the embeddings",
     "E346": "There is no tokenizer",
     "E347": "The tokenizer cannot be read",
     "E360": "The file is no head",

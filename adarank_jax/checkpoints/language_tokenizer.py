@@ -54,7 +54,8 @@ def check_tokenizer(base: LanguageCheckpoint, folder: pathlib.Path) -> list[Mess
     """
     folder = pathlib.Path(folder)
     tokenizer = _with_usual(read_tokenizer(folder), base.family)
-    problems = _beyond(tokenizer, base) + _unknown(tokenizer)
+    beyond = _beyond(tokenizer, base)
+    problems = beyond + _unknown(tokenizer)
     is_other = folder.resolve() != base.folder.resolve()
     for place in (base.folder, folder)[: 1 + is_other]:
         if (place / "config.json").is_file():
@@ -66,7 +67,7 @@ def check_tokenizer(base: LanguageCheckpoint, folder: pathlib.Path) -> list[Mess
         warnings = _steps(tokenizer, own, folder, base)
     if problems:
         raise errors.InputError(
-            "E340",
+            "E341" if problems == beyond else "E340",
             f"the tokenizer is not that of `{base.source}`:\n  "
             + "\n  ".join(problems),
             where=f"`{folder}`",
