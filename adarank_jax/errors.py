@@ -203,14 +203,14 @@ TITLES = {
     "E228": "The SVD of a matrix does not converge",
     # E3: tasks, heads, images and texts
     "E304": "There are fewer than two classes",
-    "E305": "Numbers of classes do not fit",
-    "E306": "The head is for other features",
+    "E305": "The numbers of classes differ",
+    "E306": "The head does not fit the model",
     "E308": "The entropy of the task is undefined",
+    "E317": "The file holds no head",
     "E340": "The tokenizer is not that of the model",
-    "E341": "A token has no row in the embeddings",
+    "E341": "A token has no row in the model",
     "E346": "There is no tokenizer",
     "E347": "The tokenizer cannot be read",
-    "E360": "The file is no head",
     "E361": "The description of the head does not fit",
     "E362": "The names of the classes cannot be used",
     # E4: the machine
@@ -219,9 +219,9 @@ TITLES = {
     "E404": "The folder holds something else",
     # E5: numbers
     # E6: run folders and exports
-    "E650": "The list of digests of an export is damaged",
-    "E651": "The recipe is damaged",
-    "E652": "The recipe is of another version",
+    "E660": "The list of digests of an export is damaged",
+    "E661": "The recipe is damaged",
+    "E662": "The recipe is of another version",
     # W0, W1, W2, W3, W4, W5, W6: warnings, grouped as the errors are
     "W118": "The name of a file says something else than its content",
     "W124": "A folder holds the weights twice",

@@ -133,7 +133,7 @@ def read_sums(path: pathlib.Path) -> dict[str, str]:
         pure = pathlib.PurePosixPath(name)
         if len(sha) != 64 or not name or pure.is_absolute() or ".." in pure.parts:
             raise errors.DamageError(
-                *("E650", f"{SUMS} has a line that is none: {line[:80]!r}"),
+                *("E660", f"{SUMS} has a line that is none: {line[:80]!r}"),
                 where=f"`{path}`",
                 remedy="make the export again",
             )

@@ -73,7 +73,7 @@ def _prefix(path, tensors):
     found = sorted(tensors)
     rest = f" and {len(found) - 6} more" if len(found) > 6 else ""
     raise errors.InputError(
-        *("E360", f"this is no head file: it holds {found[:6]}{rest}", f"`{path}`"),
+        *("E317", f"this is no head file: it holds {found[:6]}{rest}", f"`{path}`"),
         expected="`weight` and perhaps `bias`",
         remedy="give the file of the head, not of the whole model",
     )
@@ -234,7 +234,7 @@ def check_head(
     """
     if weight.ndim != 2:
         raise errors.InputError(
-            *("E360", f"it holds a weight of shape {weight.shape}", source),
+            *("E317", f"it holds a weight of shape {weight.shape}", source),
             expected="(classes, features)",
             remedy="give the linear layer of the head",
         )
@@ -255,7 +255,7 @@ def check_head(
         )
     if bias is not None and bias.shape != (rows,):
         raise errors.InputError(
-            *("E360", f"it has a bias of shape {bias.shape}", source),
+            *("E317", f"it has a bias of shape {bias.shape}", source),
             expected=f"({rows},), one number for each row of the weight",
             remedy="take both from one place",
         )

@@ -198,19 +198,19 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         settings = _settings(document["settings"], version) if known else None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise errors.DamageError(
-            *("E651", f"it is no recipe of merged weights ({error})", f"`{path}`"),
+            *("E661", f"it is no recipe of merged weights ({error})", f"`{path}`"),
             expected="a file that an export wrote as recipe.safetensors",
             remedy="copy it again",
         ) from error
     if settings is None:
         raise errors.InputError(
-            *("E652", f"it is a recipe of version {version!r}", f"`{path}`"),
+            *("E662", f"it is a recipe of version {version!r}", f"`{path}`"),
             expected=f"version 2 or {_VERSION}, which this adarank_jax reads",
             remedy="rebuild it with the version in its settings",
         )
     if problems := _problems(settings):
         raise errors.DamageError(
-            *("E651", f"its settings are not valid: {'; '.join(problems)}"),
+            *("E661", f"its settings are not valid: {'; '.join(problems)}"),
             where=f"`{path}`",
             remedy="copy it again",
         )
@@ -288,7 +288,7 @@ def _recipe(path, arrays, ranks, settings):
 
 def _damaged(path, found, expected=""):
     """Makes the error about a recipe that is not as it was written."""
-    return errors.DamageError("E651", found, f"`{path}`", expected, "copy it again")
+    return errors.DamageError("E661", found, f"`{path}`", expected, "copy it again")
 
 
 def _expect(path, name, array, dtype, shape):

@@ -822,7 +822,7 @@ def _(family):
 
 
 @refused(
-    "62_bias_shape", "E360", "head.safetensors", "bias of shape (2,)", "expected (3,)"
+    "62_bias_shape", "E317", "head.safetensors", "bias of shape (2,)", "expected (3,)"
 )
 def _(family):
     family.head(bias=[0, 0])
@@ -830,7 +830,7 @@ def _(family):
 
 @refused(
     "61_model_as_head",
-    "E360",
+    "E317",
     ANIMALS,
     "no head file",
     "expected `weight`",
