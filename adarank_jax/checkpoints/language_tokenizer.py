@@ -118,7 +118,7 @@ def read_tokenizer(folder: pathlib.Path) -> TokenizerFiles:
     if not ids or wrong:
         has = f"has no number for {wrong[:3]}" if wrong else "is empty"
         raise errors.InputError(
-            *("E347", f"the vocabulary of its tokenizer {has}", f"`{folder}`"),
+            *("E347", f"its tokenizer's vocabulary {has}", f"`{folder}`"),
             *("an id for each token", "get its files again"),
         )
     steps |= {key: json.dumps(config[key]) for key in _SWITCHES if key in config}

@@ -368,7 +368,7 @@ case(
 case(
     "14_empty_index",
     rewrite(b"{}", INDEX),
-    *("E121", "index.json", "must have a `weight_map`", "is it the index?"),
+    *("E121", "index.json", "must have a `weight_map`", "check that it is the index"),
 )
 
 
@@ -690,7 +690,7 @@ def _(family):
     "base",
     "token_embedding",
     "expected",
-    "do the weights belong",
+    "whether the weights belong",
 )
 def _(family):
     def change(values):
