@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from adarank_jax import errors
+
 Tree = Any
 """A nested dict of arrays."""
 
@@ -84,7 +86,7 @@ def map_with_path(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree
         What the function returned, as a nested dict of the same paths.
 
     Raises:
-        ValueError: the paths differ; the message lists those of both sides, sorted.
+        InputError: the paths differ; the message lists those of both sides, sorted.
     """
     for i, other in enumerate(rest):
         check_same_paths(tree, other, ("`tree`", f"`rest[{i}]`"))
@@ -164,9 +166,9 @@ def check_same_paths(left: Tree, right: Tree, names: tuple[str, str]) -> None:
         names: what to call the two in the message.
 
     Raises:
-        ValueError: they differ; the message lists the paths of both sides, sorted.
+        InputError: they differ; the message lists the paths of both sides, sorted.
     """
-    _refuse(_path_differences(flatten(left), flatten(right), names), names)
+    _refuse("E210", _path_differences(flatten(left), flatten(right), names), names)
 
 
 def _path_differences(one, two, names):
@@ -177,13 +179,15 @@ def _path_differences(one, two, names):
     ]
 
 
-def _refuse(lines, names):
+def _refuse(code, lines, names):
     """Raises if there are differences."""
     if lines:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must have the same tensors, but "
-            f"{len(lines)} differ; are they of one architecture?\n  "
-            + "\n  ".join(lines)
+        raise errors.InputError(
+            code,
+            f"they must have the same tensors, but {len(lines)} differ:\n  "
+            + "\n  ".join(lines),
+            where=f"{names[0]} and {names[1]}",
+            remedy="take models of one architecture",
         )
 
 
@@ -196,17 +200,18 @@ def check_same(left: Tree, right: Tree, names: tuple[str, str]) -> None:
         names: what to call the two in the message.
 
     Raises:
-        ValueError: they differ; the message lists the paths of both sides, sorted.
+        InputError: they differ; the message lists the paths of both sides, sorted.
     """
     one, two = flatten(left), flatten(right)
     lines = _path_differences(one, two, names)
+    code = "E210" if lines else "E213"
     for path in sorted(one.keys() & two.keys()):
         shapes = np.shape(one[path]), np.shape(two[path])
         if shapes[0] != shapes[1]:
             lines.append(
                 f"{path}: {shapes[0]} in {names[0]}, {shapes[1]} in {names[1]}"
             )
-    _refuse(lines, names)
+    _refuse(code, lines, names)
 
 
 def check_finite(tree: Tree, name: str) -> None:
@@ -217,7 +222,7 @@ def check_finite(tree: Tree, name: str) -> None:
         name: what to call the tree in the message.
 
     Raises:
-        ValueError: some tensors are not finite; the message names each of them, with
+        InputError: some tensors are not finite; the message names each of them, with
             the number of bad entries and the index of the first.
     """
     lines = []
@@ -231,9 +236,11 @@ def check_finite(tree: Tree, name: str) -> None:
             first = tuple(int(i) for i in np.argwhere(bad)[0])
             lines.append(f"{path}: {int(bad.sum())} of {bad.size}, first at {first}")
     if lines:
-        raise ValueError(
-            f"{name} must be finite, but {len(lines)} tensors hold NaN or infinity; "
-            "save or download it again:\n  " + "\n  ".join(lines)
+        raise errors.InputError(
+            "E220",
+            f"{len(lines)} tensors hold NaN or infinity:\n  " + "\n  ".join(lines),
+            where=name,
+            remedy="save or download it again",
         )
 
 

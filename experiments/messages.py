@@ -25,11 +25,11 @@ def explain(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def printable(text: str) -> str:
+def printable(text: object) -> str:
     r"""Escapes every character that is not shown as itself; lines stay lines.
 
     Args:
-        text: from anywhere.
+        text: or a message, from anywhere.
 
     Examples:
         >>> printable("caf\u00e9 \x1b[2J")
@@ -37,5 +37,5 @@ def printable(text: str) -> str:
     """
     return "".join(
         char if char.isprintable() or char == "\n" else ascii(char)[1:-1]
-        for char in text
+        for char in str(text)
     )

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from tests import helpers
 
 NESTED = {"b": {"w": 1, "c": {"x": 2}}, "a": 3, "b2": 4}
@@ -74,14 +74,21 @@ def test_check_same_lists_both_sides_and_every_shape_sorted():
     with pytest.raises(ValueError) as caught:
         tree.check_same(left, right, ("one", "two"))
     assert str(caught.value).splitlines() == [
-        "one and two must have the same tensors, but 5 differ; "
-        "are they of one architecture?",
+        "E210 one and two: they must have the same tensors, but 5 differ:",
         "  only in one: z",
         "  only in two: x",
         "  only in two: y",
         "  a: (1,) in one, () in two",
-        "  b: (2, 3) in one, (3, 2) in two",
+        "  b: (2, 3) in one, (3, 2) in two; take models of one architecture.",
     ]
+
+
+def test_check_same_tells_shapes_from_names_by_the_code():
+    one = {"a": np.zeros(1), "b": np.zeros(1)}
+    with pytest.raises(errors.InputError, match="^E213 .*\n  a: "):
+        tree.check_same(one, {"a": np.zeros(2), "b": np.zeros(1)}, ("one", "two"))
+    with pytest.raises(errors.InputError, match="^E210 .*\n  only in one: b"):
+        tree.check_same(one, {"a": np.zeros(1)}, ("one", "two"))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +102,15 @@ def test_check_finite_accepts_numbers(dtype):
 def test_check_finite_names_tensor_count_and_first_index(value):
     bad = np.zeros((3, 4), np.float32)
     bad[1, 2] = bad[2, 0] = value
-    with pytest.raises(ValueError, match=r"a/bad: 2 of 12, first at \(1, 2\)$"):
+    with pytest.raises(
+        ValueError, match=r"^E220 .*\n  a/bad: 2 of 12, first at \(1, 2\);"
+    ):
         tree.check_finite({"a": {"bad": bad, "good": np.ones(3)}}, "`tree`")
 
 
 def test_check_finite_lists_every_bad_tensor():
     bad = np.full(2, np.nan, np.float32)
-    with pytest.raises(ValueError, match=r"`tree`.* 2 tensors(.|\n)*x: .*\n  y: "):
+    with pytest.raises(ValueError, match=r"`tree`.* 2 tensors.*\n  x: .*\n  y: "):
         tree.check_finite({"y": bad, "x": bad}, "`tree`")
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import (
     clip_base,
     clip_config,
@@ -18,6 +19,7 @@ from adarank_jax.checkpoints import (
 )
 from adarank_jax.checkpoints.clip_names import Layout
 from adarank_jax.checkpoints.containers import StateDict, read_state
+from adarank_jax.errors import Message
 from adarank_jax.tree import Tree
 
 
@@ -48,7 +50,7 @@ class ClipCheckpoint(NamedTuple):
     state: StateDict
     from_base: tuple[str, ...] = ()
     revision: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
 
 
 def read_clip(
@@ -73,8 +75,8 @@ def read_clip(
         The checkpoint; its trees are float32 copies.
 
     Raises:
-        FileNotFoundError: there is no such source.
-        ValueError: the checkpoint is damaged, is no CLIP model, does not fit its
+        MissingError: there is no such source.
+        InputError: the checkpoint is damaged, is no CLIP model, does not fit its
             configuration or the base, or holds numbers that are not finite.
     """
     resolved = hub.resolve(source, offline)
@@ -110,15 +112,17 @@ def from_state(
         The checkpoint.
 
     Raises:
-        ValueError: as for `read_clip`.
+        InputError: as for `read_clip`.
     """
     where = f"`{source}`"
     towers = towers or (("vision",) if base else ("vision", "text"))
     layout = clip_names.recognise(state.tensors, where)
     if layout.vision_layers is None and "vision" in towers:
-        raise ValueError(
-            f"{where} is a {layout.model} and has no image tower, which is what is "
-            "merged; pass a whole model or an image tower."
+        found = (
+            f"it is a {layout.model} and has no image tower, which is what is merged"
+        )
+        raise errors.InputError(
+            "E218", found, where, remedy="pass a whole model or an image tower"
         )
     weights.check_floating(state.tensors, _names(layout), where)
     shapes = clip_tensors.shapes(state.tensors, layout, where)
@@ -165,22 +169,24 @@ def with_vision(checkpoint: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarra
         Array by name; with the checkpoint's own parameters, the very bytes of the file.
 
     Raises:
-        ValueError: the tower has other tensors, is not finite in the dtype of the file,
+        InputError: the tower has other tensors, is not finite in the dtype of the file,
             or changes a projection that the file has no place for.
     """
     layout = checkpoint.layout
     if layout.vision_layers is None or checkpoint.vision is None:
-        raise ValueError(
-            f"`{checkpoint.source}` has no image tower that was read; read it with its "
-            "image tower."
+        raise errors.InputError(
+            *("E218", "it has no image tower that was read", f"`{checkpoint.source}`"),
+            remedy="read it with its image tower",
         )
     if not layout.has_projection:
         proj = vision.get("proj", checkpoint.vision["proj"])
         if not np.array_equal(proj, checkpoint.vision["proj"]):
-            raise ValueError(
-                f"`{checkpoint.source}` has no place for the projection of the image "
-                "tower, which differs from that of the base; write the result in the "
-                "layout of the base."
+            raise errors.InputError(
+                "E202",
+                "it has no place for the projection of the image tower, which differs "
+                "from that of the base",
+                where=f"`{checkpoint.source}`",
+                remedy="write the result in the layout of the base",
             )
         vision = {key: value for key, value in vision.items() if key != "proj"}
     old = checkpoint.state.tensors
@@ -201,7 +207,7 @@ def to_hugging_face(
         Array by name, in the dtypes of the checkpoint.
 
     Raises:
-        ValueError: the checkpoint has no text tower or no projection, or the tower does
+        InputError: the checkpoint has no text tower or no projection, or the tower does
             not fit it.
     """
     return _to_kind(checkpoint, vision, "hugging_face")
@@ -220,7 +226,7 @@ def to_open_clip(
         Array by name, in the dtypes of the checkpoint.
 
     Raises:
-        ValueError: the checkpoint has no text tower or no projection, or the tower does
+        InputError: the checkpoint has no text tower or no projection, or the tower does
             not fit it.
     """
     return _to_kind(checkpoint, vision, "open_clip")
@@ -230,9 +236,11 @@ def _to_kind(checkpoint, vision, kind):
     """Writes both towers in one of the layouts."""
     layout = checkpoint.layout
     if None in (checkpoint.text, layout.vision_layers, layout.text_layers):
-        raise ValueError(
-            f"`{checkpoint.source}` has no text tower that was read, and a whole CLIP "
-            "model needs one; start from the base, read with both towers."
+        raise errors.InputError(
+            "E202",
+            "it has no text tower that was read, and a whole CLIP model needs one",
+            where=f"`{checkpoint.source}`",
+            remedy="start from the base, read with both towers",
         )
     target = clip_names.full_layout(kind, layout.vision_layers, layout.text_layers)
     params = {
@@ -272,10 +280,13 @@ def _config(layout, shapes, base, folder, where):
                 name for name in inferred["inferred"] if name.startswith(f"{tower}/")
             )
         elif config[tower]["num_layers"] != found:
-            raise ValueError(
-                f"{where} holds {found} blocks of the {tower} tower, but the config "
-                f"file in `{folder}` states {config[tower]['num_layers']}; blocks are "
-                "missing, or the file belongs to another model."
+            raise errors.InputError(
+                "E210",
+                f"it holds {found} blocks of the {tower} tower, but the config file in "
+                f"`{folder}` states {config[tower]['num_layers']}: blocks are missing, "
+                "or the file belongs to another model",
+                where=where,
+                remedy="take the weights and the config file from one place",
             )
     return config
 
@@ -298,19 +309,21 @@ def _assumed(config, where):
     if not towers:
         return ()
     heads = ", ".join(f"{config[tower]['num_heads']} ({tower})" for tower in towers)
-    return (
-        f"no configuration was found beside {where}: QuickGELU, epsilon 1e-5 and heads "
-        f"of 64 are assumed, as in OpenAI's CLIP, so {heads} heads; give a folder with "
-        "config.json or open_clip_config.json if that is wrong.",
+    found = (
+        "no configuration was found beside it: QuickGELU, epsilon 1e-5 and heads of 64 "
+        f"are assumed, as in OpenAI's CLIP, so {heads} heads"
     )
+    remedy = "give a folder with config.json or open_clip_config.json if that is wrong"
+    return (Message("W140", found, where, remedy=remedy),)
 
 
 def _lent(base, where):
     """Returns the projection of the base."""
     if base is None or base.vision is None:
-        raise ValueError(
-            f"{where} holds an image tower without its projection; pass as `base` the "
-            "checkpoint that it was fine-tuned from, which has it."
+        raise errors.InputError(
+            *("E210", "it holds an image tower without its projection", where),
+            remedy="pass as `base` the checkpoint that it was fine-tuned from, which "
+            "has it",
         )
     return base.vision["proj"]
 
@@ -319,15 +332,18 @@ def _check_shapes(shapes, config, layout, where):
     """Compares the shapes in the file with those of the configuration."""
     names = {entry.path: entry.names for entry in clip_names.entries(layout)}
     expected = clip_sizes.shapes_of(config)
-    lines = [
-        f"{names[path][0]} gives {path} {shape}, expected {expected[path]}"
+    lines = {
+        path: f"{names[path][0]} gives {path} {shape}, expected {expected[path]}"
         for path, shape in shapes.items()
         if path in expected and shape != expected[path]
-    ]
+    }
     if lines:
-        raise ValueError(
-            f"{where} has {len(lines)} tensors whose shapes do not fit its "
-            "configuration; do the weights belong to it?\n  " + "\n  ".join(lines[:12])
+        raise errors.InputError(
+            "E216" if lines.keys() == {"text/token_embedding/embedding"} else "E213",
+            f"it has {len(lines)} tensors whose shapes do not fit its configuration:"
+            "\n  " + "\n  ".join([*lines.values()][:12]),
+            where=where,
+            remedy="check whether the weights belong to it",
         )
 
 

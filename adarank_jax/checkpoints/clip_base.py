@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import same_base
+from adarank_jax.errors import Message
 
 
-def check_same_base(base: Any, expert: Any) -> list[str]:
+def check_same_base(base: Any, expert: Any) -> list[Message]:
     """Checks that an expert was fine-tuned from a base.
 
     Args:
@@ -20,7 +22,7 @@ def check_same_base(base: Any, expert: Any) -> list[str]:
         numbers of another order.
 
     Raises:
-        ValueError: the sizes or the configurations differ, or the weights are too far
+        InputError: the sizes or the configurations differ, or the weights are too far
             from those of the base.
     """
     names = f"`{base.source}`", f"`{expert.source}`"
@@ -39,7 +41,7 @@ def _is_compared(path, leaf):
     return np.ndim(leaf) == 2 and ("/attn/" in path or "/mlp/" in path)
 
 
-def find_twins(experts: Mapping[str, Any]) -> list[str]:
+def find_twins(experts: Mapping[str, Any]) -> list[Message]:
     """Compares experts with each other.
 
     Args:
@@ -62,25 +64,26 @@ def check_configs(
         names: what to call the two in messages.
 
     Raises:
-        ValueError: the sizes differ, told in one line, or other fields, as a table.
+        InputError: the sizes differ, told in one line, or other fields, as a table.
     """
     one, two = base["vision"], expert["vision"]
     if one is None or two is None:
-        raise ValueError(f"{names[0]} and {names[1]} must both have an image tower.")
+        raise errors.InputError(
+            "E218",
+            "both must have an image tower",
+            where=f"{names[0]} and {names[1]}",
+            remedy="pass a whole model or an image tower",
+        )
     if any(one[field] != two[field] for field in _SIZES):
-        raise ValueError(
-            f"Base and expert differ in size: base {_describe(one)}, {names[0]}, and "
-            f"expert {_describe(two)}, {names[1]}; only models of one architecture can "
-            "be merged."
+        raise errors.InputError(
+            "E201",
+            f"base and expert differ in size: base {_describe(one)}, {names[0]}, and "
+            f"expert {_describe(two)}, {names[1]}",
+            remedy="take models of one architecture, as no others can be merged",
         )
     unknown = {*base.get("inferred", ()), *expert.get("inferred", ())}
     fields = tuple(field for field in _FIELDS if f"vision/{field}" not in unknown)
-    if table := same_base.table(one, two, fields):
-        raise ValueError(
-            f"The configurations of {names[0]} and {names[1]} differ, so the same "
-            "weights would mean another model; use the base that the expert was "
-            f"fine-tuned from.{table}"
-        )
+    same_base.check_fields(one, two, fields, names)
 
 
 def _describe(part):

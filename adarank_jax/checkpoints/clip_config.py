@@ -9,6 +9,8 @@ file states and the weights cannot show.
 from collections.abc import Mapping
 from typing import Any
 
+from adarank_jax import errors
+
 Config = dict[str, Any]
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
@@ -26,7 +28,7 @@ def from_hugging_face(values: Mapping[str, Any], where: str = "config.json") -> 
         The configuration.
 
     Raises:
-        ValueError: the model needs code of its own, is quantised or is no CLIP, or a
+        InputError: the model needs code of its own, is quantised or is no CLIP, or a
             value is not supported.
 
     Examples:
@@ -35,11 +37,12 @@ def from_hugging_face(values: Mapping[str, Any], where: str = "config.json") -> 
         (768, 512, None)
     """
     nested = [values.get("vision_config"), values.get("text_config")]
-    for key, reason in _REFUSED.items():
+    for key, (code, reason, remedy) in _REFUSED.items():
         if any(
             part.get(key) for part in (values, *nested) if isinstance(part, Mapping)
         ):
-            raise ValueError(f"{where} has the key {key!r}: {reason}.")
+            found = f"it has the key {key!r}: {reason}"
+            raise errors.InputError(code, found, where, remedy=remedy)
     kind = values.get("model_type", "clip" if "vision_config" in values else None)
     if kind == "clip":
         parts = {}
@@ -51,9 +54,10 @@ def from_hugging_face(values: Mapping[str, Any], where: str = "config.json") -> 
     elif kind in ("clip_vision_model", "clip_text_model"):
         parts = {kind.split("_")[1]: values}
     else:
-        raise ValueError(
-            f"{where} has 'model_type' {kind!r}, expected 'clip', 'clip_vision_model' "
-            "or 'clip_text_model'; only CLIP with a vision transformer can be read."
+        raise errors.InputError(
+            *("E141", f"it has 'model_type' {kind!r}", where),
+            expected="'clip', 'clip_vision_model' or 'clip_text_model'",
+            remedy="give a CLIP model with a vision transformer",
         )
     config: Config = {"vision": None, "text": None, "inferred": ()}
     for tower, part in parts.items():
@@ -63,7 +67,10 @@ def from_hugging_face(values: Mapping[str, Any], where: str = "config.json") -> 
         if tower == "text":
             config[tower] |= _end_token(part, config[tower], where)
         elif part.get("num_channels", 3) != 3:
-            raise ValueError(f"{where} has 'num_channels' other than 3.")
+            raise errors.InputError(
+                *("E142", f"it has 'num_channels' {part['num_channels']!r}", where),
+                *("3", "take a model of RGB images"),
+            )
     return config
 
 
@@ -77,13 +84,15 @@ def to_hugging_face_config(config: Config) -> dict[str, Any]:
         What the JSON file shall hold.
 
     Raises:
-        ValueError: a tower is missing, or pools in a way that `CLIPModel` does not.
+        InputError: a tower is missing, or pools in a way that `CLIPModel` does not.
     """
     vision, text = _both(config)
     if vision["pooling"] != "class_token":
-        raise ValueError(
-            f"CLIPModel takes the class token, but this image tower pools by "
-            f"{vision['pooling']!r}; write it in the layout of open_clip."
+        raise errors.InputError(
+            "E202",
+            "CLIPModel takes the class token, but this image tower pools by "
+            f"{vision['pooling']!r}",
+            remedy="write it in the layout of open_clip",
         )
     end = 2 if text["pooling"] == "argmax" else text["end_token"]
     parts = {
@@ -124,7 +133,7 @@ def from_open_clip(
         The configuration.
 
     Raises:
-        ValueError: the model has parts that are not supported.
+        InputError: the model has parts that are not supported.
 
     Examples:
         >>> model = {"embed_dim": 512, "vision_cfg": {"patch_size": 32}, "text_cfg": {}}
@@ -135,7 +144,10 @@ def from_open_clip(
     model = _object(values, "model_cfg", where) or values
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in model:
-            raise ValueError(f"{where} must have the key {key!r} in 'model_cfg'.")
+            raise errors.InputError(
+                *("E143", f"it must have the key {key!r} in 'model_cfg'", where),
+                remedy="get it again",
+            )
     _check_plain(model, where, "")
     size = _checked(model["embed_dim"], 1, where, "embed_dim")
     shared = {
@@ -164,15 +176,16 @@ def to_open_clip_config(
         What the JSON file shall hold.
 
     Raises:
-        ValueError: a tower is missing, or the two differ in the activation, for which
+        InputError: a tower is missing, or the two differ in the activation, for which
             open_clip has one switch.
     """
     vision, text = _both(config)
     if vision["activation"] != text["activation"]:
-        raise ValueError(
-            f"open_clip has one activation for both towers, but the image tower has "
-            f"{vision['activation']!r} and the text tower {text['activation']!r}; "
-            "write the model in the layout of Hugging Face."
+        raise errors.InputError(
+            "E202",
+            "open_clip has one activation for both towers, but the image tower has "
+            f"{vision['activation']!r} and the text tower {text['activation']!r}",
+            remedy="write the model in the layout of Hugging Face",
         )
     model = {
         "embed_dim": vision["output_size"],
@@ -200,9 +213,11 @@ def _both(config):
     """Returns both towers, or says which one is missing."""
     for tower, name in (("vision", "image"), ("text", "text")):
         if config[tower] is None or config[tower]["output_size"] is None:
-            raise ValueError(
-                f"A whole CLIP model needs a {name} tower with its projection, but "
-                "there is none; start from a checkpoint that holds both towers."
+            raise errors.InputError(
+                "E202",
+                f"a whole CLIP model needs a {name} tower with its projection, but "
+                "there is none",
+                remedy="start from a checkpoint that holds both towers",
             )
     return config["vision"], config["text"]
 
@@ -217,14 +232,16 @@ def _open_clip_tower(tower, part, where):
     norm = _object(part, "norm_kwargs", where)
     config["layer_norm_epsilon"] = _checked(norm.pop("eps", 1e-5), 1e-5, where, "eps")
     if norm:
-        raise ValueError(
-            f"{where} has '{key}norm_kwargs' {norm}, expected 'eps' and nothing else."
+        raise errors.InputError(
+            *("E142", f"it has '{key}norm_kwargs' {norm}", where),
+            *("'eps' and nothing else", _PLAIN),
         )
     pools, default = _POOLS[tower]
     pool = part.get("pool_type", default)
     if not isinstance(pool, str) or pool not in pools:
-        raise ValueError(
-            f"{where} has '{key}pool_type' {pool!r}, expected one of {sorted(pools)}."
+        raise errors.InputError(
+            *("E142", f"it has '{key}pool_type' {pool!r}", where),
+            *(f"one of {sorted(pools)}", _PLAIN),
         )
     config["pooling"] = pools[pool]
     if tower == "vision":
@@ -234,9 +251,12 @@ def _open_clip_tower(tower, part, where):
         end = part.get("eos_id", 2) if pool == "eos" else config["vocabulary_size"] - 1
         config["end_token"] = end
     if pool == "avg" and part.get("final_ln_after_pool"):
-        raise ValueError(
-            f"{where} has '{key}final_ln_after_pool' with average pooling, which is "
-            "not supported; the norm must come before the average."
+        raise errors.InputError(
+            "E142",
+            f"it has '{key}final_ln_after_pool' with average pooling, which is not "
+            "supported",
+            where=where,
+            remedy="take a model whose norm comes before the average",
         )
     return config
 
@@ -245,7 +265,10 @@ def _object(values, key, where):
     """Reads a JSON object; none is as good as an empty one."""
     value = values.get(key) or {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where} has {key!r} {value!r}, expected a JSON object.")
+        raise errors.InputError(
+            *("E143", f"it has {key!r} {value!r}", where, "a JSON object"),
+            remedy="get it again",
+        )
     return dict(value)
 
 
@@ -261,8 +284,9 @@ def _checked(value, default, where, key) -> Any:
     """Checks that a value is of the kind of its default."""
     if isinstance(default, str):
         if value not in _ACTIVATIONS:
-            raise ValueError(
-                f"{where} has '{key}' {value!r}, expected one of {_ACTIVATIONS}."
+            raise errors.InputError(
+                *("E142", f"it has '{key}' {value!r}", where),
+                *(f"one of {_ACTIVATIONS}", _PLAIN),
             )
         return value
     is_side = key.endswith(("image_size", "patch_size"))
@@ -275,10 +299,11 @@ def _checked(value, default, where, key) -> Any:
         value = value[0]
     kinds = (int, float) if isinstance(default, float) else int
     if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
-        raise ValueError(
-            f"{where} has '{key}' {value!r}, expected a positive "
-            f"{'number' if isinstance(default, float) else 'integer'}"
-            f"{' or two equal ones' if is_side else ''}."
+        kind = "number" if isinstance(default, float) else "integer"
+        raise errors.InputError(
+            *("E143", f"it has '{key}' {value!r}", where),
+            expected=f"a positive {kind}{' or two equal ones' if is_side else ''}",
+            remedy="get it again",
         )
     return value
 
@@ -298,18 +323,24 @@ def _check_plain(part, where, key):
     for name, value in part.items():
         is_usual = name in _USUAL and value == _USUAL[name]
         if value and name not in _KNOWN and not is_usual:
-            raise ValueError(
-                f"{where} has '{key}{name}' {value!r}, which is not supported; only "
-                "plain vision and text transformers can be read."
-            )
+            found = f"it has '{key}{name}' {value!r}, which is not supported"
+            raise errors.InputError("E142", found, where, remedy=_PLAIN)
 
 
 _ACTIVATIONS = ("gelu", "quick_gelu")
 _REFUSED = {
-    "auto_map": "the model needs Python code from its repository, which is never run; "
-    "take one of the library's own CLIP classes",
-    "quantization_config": "the weights are quantised; dequantise them first",
+    "auto_map": (
+        "E140",
+        "the model needs Python code from its repository, which is never run",
+        "take one of the library's own CLIP classes",
+    ),
+    "quantization_config": (
+        "E116",
+        "the weights are quantised",
+        "dequantise them first",
+    ),
 }
+_PLAIN = "take a plain vision and text transformer"
 _POOLS = {
     "vision": ({"tok": "class_token", "avg": "average"}, "tok"),
     "text": ({"argmax": "argmax", "eos": "end_token"}, "argmax"),

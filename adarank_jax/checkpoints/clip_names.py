@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from adarank_jax import errors
+
 
 class Layout(NamedTuple):
     """How a state dict holds a CLIP model.
@@ -126,7 +128,7 @@ def recognise(tensors: Mapping[str, Any], where: str = "the state dict") -> Layo
         passed over.
 
     Raises:
-        ValueError: the names are not those of a CLIP model, a prefix is unknown or
+        InputError: the names are not those of a CLIP model, a prefix is unknown or
             ambiguous, or names are missing or left over; the message lists both sides.
     """
     kind, tower, start = _anchor(tensors, where)
@@ -134,9 +136,10 @@ def recognise(tensors: Mapping[str, Any], where: str = "the state dict") -> Layo
     own = next((p for p in (towers[tower], "text.") if p and start.endswith(p)), "")
     prefix = start.removesuffix(own)
     if not _WRAPPER.fullmatch(prefix):
-        raise ValueError(
-            f"{where} has names with the prefix {prefix!r}, expected none or a chain "
-            f"of {_WRAPPERS}; remove the prefix from the names first."
+        raise errors.InputError(
+            *("E212", f"it has names with the prefix {prefix!r}", where),
+            expected=f"none or a chain of {_WRAPPERS}",
+            remedy="remove the prefix from the names first",
         )
     if kind == "open_clip" and any(n.startswith(f"{prefix}text.") for n in tensors):
         towers["text"] = "text."
@@ -191,18 +194,25 @@ def _anchor(tensors, where):
             if kind == "hugging_face"
         }
         if len(found) > 1:
-            raise ValueError(
-                f"{where} holds {len(found)} {tower} towers, expected one; their names "
-                f"begin with {sorted(start for _, start in found)}; save one of them "
-                "alone."
+            starts = sorted(start for _, start in found)
+            raise errors.InputError(
+                "E212",
+                f"it holds {len(found)} {tower} towers, whose names begin with "
+                f"{starts}",
+                where=where,
+                expected="one",
+                remedy="save one of them alone",
             )
         if found:
             kind, start = found.pop()
             return kind, tower, start
-    raise ValueError(
-        f"{where} is no CLIP model with a vision transformer: none of its "
-        f"{len(tensors)} names ends in 'class_embedding' or 'token_embedding.weight'; "
-        f"the first are {list(tensors)[:4]}."
+    raise errors.InputError(
+        "E218",
+        f"it is no CLIP model with a vision transformer: none of its {len(tensors)} "
+        "names ends in 'class_embedding' or 'token_embedding.weight', the first are "
+        f"{list(tensors)[:4]}",
+        where=where,
+        remedy="give a CLIP model with a vision transformer",
     )
 
 
@@ -222,11 +232,13 @@ def _check_names(tensors, layout, where):
     lines = [f"{len(missing)} missing{_grouped(missing, expected)}"]
     lines += [f"{len(extra)} without a place{_grouped(extra, tensors)}"]
     if missing or extra:
-        raise ValueError(
-            f"{where} looks like a {layout.model} of {layout.kind} with the prefix "
+        raise errors.InputError(
+            "E210" if missing else "E211",
+            f"it looks like a {layout.model} of {layout.kind} with the prefix "
             f"{layout.prefix!r}, but its names do not fit: "
-            + " and ".join(line for line in lines if not line.startswith("0 "))
-            + "; save the state dict of one whole model and nothing else."
+            + " and ".join(line for line in lines if not line.startswith("0 ")),
+            where=where,
+            remedy="save the state dict of one whole model and nothing else",
         )
 
 

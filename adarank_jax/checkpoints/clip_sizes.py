@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from adarank_jax import errors
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -25,16 +27,17 @@ def infer(
         projection.
 
     Raises:
-        ValueError: the patches form no square, or the heads cannot be told.
+        InputError: the patches form no square, or the heads cannot be told.
     """
     config: dict[str, Any] = {"vision": None, "text": None}
     if "vision/class_embedding" in shapes:
         patch = math.isqrt(shapes["vision/conv1/kernel"][0] // 3)
         num_patches = shapes["vision/positional_embedding"][0] - 1
         if math.isqrt(num_patches) ** 2 != num_patches:
-            raise ValueError(
-                f"{where} has positions for {num_patches} patches, which form no "
-                "square; only models of square images can be read."
+            found = f"it has positions for {num_patches} patches, which form no square"
+            raise errors.InputError(
+                *("E218", found, where),
+                remedy="take a model of square images",
             )
         config["vision"] = {
             "image_size": math.isqrt(num_patches) * patch,
@@ -113,9 +116,12 @@ def _rest(tower, part, shapes, known, where):
     rest |= {field: known[field] for field in _UNSEEN if field in known}
     if known.get("width") != width:
         if width % 64:
-            raise ValueError(
-                f"{where} has width {width}, from which the number of heads cannot be "
-                "told (the rule is 64 numbers a head); put its config file beside it."
+            raise errors.InputError(
+                "E144",
+                f"it has width {width}, from which the number of heads cannot be told "
+                "(the rule is 64 numbers a head)",
+                where=where,
+                remedy="put its config file beside it",
             )
         rest["num_heads"] = width // 64
     return rest

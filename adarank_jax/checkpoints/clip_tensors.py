@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import weights
 from adarank_jax.checkpoints.clip_names import Layout, entries
 from adarank_jax.tree import Tree
@@ -30,7 +30,7 @@ def shapes(
         Shape by path; query, key and value count as one.
 
     Raises:
-        ValueError: the patch embedding is no convolution over square RGB patches, or
+        InputError: the patch embedding is no convolution over square RGB patches, or
             query, key and value differ in shape.
     """
     found = {}
@@ -38,13 +38,18 @@ def shapes(
         raw = [tuple(tensors[name].shape) for name in names]
         if len({*raw}) > 1 or (len(raw) > 1 and not raw[0]):
             held = ", ".join(f"{n} {s}" for n, s in zip(names, raw, strict=True))
-            raise ValueError(f"{where} has query, key and value of shapes: {held}.")
+            raise errors.InputError(
+                *("E214", f"it has query, key and value of shapes: {held}", where),
+                expected="one shape",
+                remedy="save the model again",
+            )
         shape = (3 * raw[0][0], *raw[0][1:]) if len(raw) > 1 else raw[0]
         if how == "patches":
             if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-                raise ValueError(
-                    f"{where} has {names[0]!r} with shape {shape}, expected (width, 3, "
-                    "patch, patch): square patches of RGB images."
+                raise errors.InputError(
+                    *("E213", f"it has {names[0]!r} with shape {shape}", where),
+                    expected="(width, 3, patch, patch): square patches of RGB images",
+                    remedy="take a model of RGB images",
                 )
             shape = (3 * shape[2] * shape[3], shape[0])
         found[path] = shape[::-1] if how == "transpose" else shape

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats, safetensors_files, torch_files
+from adarank_jax.errors import Message
 
 
 class StateDict(NamedTuple):
@@ -31,7 +33,7 @@ class StateDict(NamedTuple):
     files: tuple[pathlib.Path, ...]
     format: str
     classes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
 
 
 def read_state(path: str | os.PathLike) -> StateDict:
@@ -45,9 +47,9 @@ def read_state(path: str | os.PathLike) -> StateDict:
         The tensors, and where they came from.
 
     Raises:
-        FileNotFoundError: there is no such path, or shards are missing; the message
-            has the nearest name, or all of the shards.
-        ValueError: the file is damaged, has another format or would run code.
+        MissingError: there is no such path, or shards are missing; the message has
+            the nearest name, or all of the shards.
+        InputError: the file is damaged, has another format or would run code.
     """
     path = pathlib.Path(path)
     formats.check_exists(path)
@@ -60,11 +62,17 @@ def _read_file(path):
     """Reads one file by its content."""
     if formats.sniff(path) == "torch":
         read = torch_files.read_torch(path)
-        warnings = _misnamed(path, "torch", (".safetensors",))
+        warnings = (
+            *_misnamed(path, "torch", (".safetensors",)),
+            *_left_out(path, read.classes),
+        )
         return StateDict(read.tensors, (path,), "torch", read.classes, warnings)
     tensors = safetensors_files.read_tensors(path)
     if not tensors:
-        raise ValueError(f"`{path}` holds no tensors; give the file of the weights.")
+        raise errors.InputError(
+            *("E109", "it holds no tensors", f"`{path}`"),
+            remedy="give the file of the weights",
+        )
     warnings = _misnamed(path, "safetensors", (".pt", ".pth", ".bin"))
     return StateDict(tensors, (path,), "safetensors", warnings=warnings)
 
@@ -73,9 +81,17 @@ def _misnamed(path, kind, others):
     """Warns of a file whose name says something else than its content."""
     if path.suffix not in others:
         return ()
-    return (
-        f"`{path}` is a {kind} file in spite of its name; it was read as what it is.",
-    )
+    found = f"this is a {kind} file in spite of its name; it was read as what it is"
+    return (Message("W118", found, f"`{path}`", remedy="rename it"),)
+
+
+def _left_out(path, classes):
+    """Warns of Python classes that a torch file would have had imported."""
+    if not classes:
+        return ()
+    shown = ", ".join(classes[:6]) + (", …" if len(classes) > 6 else "")
+    found = f"only its tensors were read; these classes were not imported: {shown}"
+    return (Message("W151", found, f"`{path}`"),)
 
 
 def _read_folder(folder):
@@ -90,35 +106,42 @@ def _read_folder(folder):
         if len(found) == 1:
             return state
         left = ", ".join(found[1:])
-        warning = f"`{folder}` holds {found[0]}, which was read, and {left}, left out."
+        told = f"it holds {found[0]}, which was read, and {left}, left out"
+        warning = Message(
+            *("W124", told, f"`{folder}`"),
+            remedy="give the path of a file if that is the wrong one",
+        )
         return state._replace(warnings=(*state.warnings, warning))
     if any(name.startswith(_ADAPTER) for name in present):
-        raise ValueError(
-            f"`{folder}` holds a LoRA adapter and no model: merge the adapter into its "
-            "base first, and give the folder of the result."
+        raise errors.InputError(
+            *("E125", "it holds a LoRA adapter and no model", f"`{folder}`"),
+            remedy="merge the adapter into its base first, and give the folder of the "
+            "result",
         )
-    raise ValueError(f"`{folder}` {_what_else(present)}")
+    raise errors.InputError(*_what_else(present)._replace(where=f"`{folder}`"))
 
 
 def _what_else(present):
     """Says what is in a folder that holds no checkpoint under its usual name."""
     if not present:
-        return "is an empty folder; give the folder or file of a checkpoint."
+        remedy = "give the folder or file of a checkpoint"
+        return Message("E108", "this is an empty folder", remedy=remedy)
     weights = [name for name in present if name.endswith(_WEIGHT_SUFFIXES)]
     if weights:
-        return (
-            f"has no checkpoint under its usual name, but {weights[:5]}: give the path "
-            "of that file."
-        )
+        found = f"it has no checkpoint under its usual name, but {weights[:5]}"
+        return Message("E108", found, remedy="give the path of that file")
     for suffix, what in _OTHER_FORMATS.items():
         if others := [name for name in present if name.endswith(suffix)]:
-            return (
-                f"holds {others[0]!r} ({what}), neither safetensors nor torch files: "
-                "save it as safetensors first."
+            return Message(
+                "E125",
+                f"it holds {others[0]!r} ({what}), neither safetensors nor torch files",
+                remedy="save it as safetensors first",
             )
-    return (
-        f"holds no checkpoint; it has {present[:5]}, expected one of {list(_NAMES)} "
-        "or the path of a file."
+    return Message(
+        "E108",
+        f"it holds no checkpoint; it has {present[:5]}",
+        expected=f"one of {list(_NAMES)}",
+        remedy="give the path of a file",
     )
 
 
@@ -134,18 +157,21 @@ def _check_link(path, folder):
         home,
     )
     if not (target.is_relative_to(home) or target.is_relative_to(blobs)):
-        raise ValueError(
-            f"`{path}` is a link to `{target}`, which is outside of its folder: give "
-            "the path of the file itself if you trust it."
+        raise errors.InputError(
+            "E154",
+            f"this is a link to `{target}`, which is outside of its folder",
+            where=f"`{path}`",
+            remedy="give the path of the file itself if you trust it",
         )
 
 
 def _read_index(path):
     """Reads all shards of an index, which must name exactly what they hold."""
     if (size := path.stat().st_size) > _MOST_INDEX_BYTES:
-        raise ValueError(
-            f"`{path}` has {size:,} bytes, expected at most {_MOST_INDEX_BYTES:,}; "
-            "is it the index?"
+        raise errors.InputError(
+            *("E123", f"{size:,} bytes", f"`{path}`"),
+            expected=f"at most {_MOST_INDEX_BYTES:,}",
+            remedy="check that it is the index",
         )
     index = formats.parse_json(path.read_bytes(), f"`{path}`", most_containers=1000)
     weight_map = index.get("weight_map")
@@ -154,15 +180,19 @@ def _read_index(path):
         and weight_map
         and all(isinstance(shard, str) for shard in weight_map.values())
     ):
-        raise ValueError(
-            f"`{path}` must have a `weight_map` from tensor to file; is it the index?"
+        raise errors.InputError(
+            *("E121", "it must have a `weight_map` from tensor to file", f"`{path}`"),
+            remedy="check that it is the index",
         )
     names = sorted(set(weight_map.values()))
     shards = {name: _shard(path, name) for name in names}
     if missing := [name for name in names if not shards[name].is_file()]:
-        raise FileNotFoundError(
-            f"`{path}` names {len(names)} shards, {len(missing)} of them are missing; "
-            "download them again.\n  " + "\n  ".join(missing)
+        raise errors.MissingError(
+            "E120",
+            f"it names {len(names)} shards, {len(missing)} of them are missing:\n  "
+            + "\n  ".join(missing),
+            where=f"`{path}`",
+            remedy="download them again",
         )
     tensors, formats_read, classes, faults, warnings = {}, set(), set(), [], []
     for name, shard in shards.items():
@@ -178,9 +208,12 @@ def _read_index(path):
         classes |= set(state.classes)
         warnings += state.warnings
     if faults:
-        raise ValueError(
-            f"`{path}` and its shards differ in {len(faults)} tensors; download all of "
-            "them again.\n  " + "\n  ".join(sorted(faults)[:50])
+        raise errors.InputError(
+            "E121",
+            f"it and its shards differ in {len(faults)} tensors:\n  "
+            + "\n  ".join(sorted(faults)[:50]),
+            where=f"`{path}`",
+            remedy="download all of them again",
         )
     return StateDict(
         tensors,
@@ -199,9 +232,12 @@ def _shard(index, name):
         or not name.isprintable()
         or {"", ".", ".."} & set(parts)
     ):
-        raise ValueError(
-            f"`{index}` names the shard {name[:200]!r}, which leaves its folder or is "
-            "no file name: do not use it."
+        raise errors.InputError(
+            "E122",
+            f"it names the shard {name[:200]!r}, which leaves its folder or is no file "
+            "name",
+            where=f"`{index}`",
+            remedy="do not use it",
         )
     return index.parent / name
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import (
     clip,
     clip_names,
@@ -76,9 +77,10 @@ def write_model(
         The folder.
 
     Raises:
-        OSError: the disk has no room.
-        ValueError: the folder holds something else, the base cannot be written in the
-            layout of Hugging Face, or a head or a dtype does not fit.
+        MachineError: the disk has no room.
+        UsageError: the folder holds something else, or a dtype does not fit.
+        InputError: the base cannot be written in the layout of Hugging Face, or a head
+            does not fit.
     """
     target = check_target(folder)
     names = dict(zip(slugs([head.task for head in heads]), heads, strict=True))
@@ -124,7 +126,7 @@ def check_base(base: ClipCheckpoint, with_open_clip: bool = False) -> None:
         with_open_clip: the files of open_clip will be written as well.
 
     Raises:
-        ValueError: a library has no such model, or a file beside the base is a link
+        InputError: a library has no such model, or a file beside the base is a link
             that leads elsewhere.
     """
     hugging_face_state(base, base.vision)
@@ -146,7 +148,8 @@ def weights(
         dtype: as for `write_model`.
 
     Raises:
-        ValueError: as for `write_model`.
+        InputError: as for `write_model`.
+        UsageError: as for `write_model`.
     """
     base = base if dtype is None else model_folder.in_float32(base)
     return model_folder.cast(hugging_face_state(base, vision), dtype)
@@ -186,14 +189,16 @@ def hugging_face_state(base: ClipCheckpoint, vision: Tree) -> dict[str, np.ndarr
         tensors are its own, byte for byte.
 
     Raises:
-        ValueError: the base has no projection, or the tower does not fit it.
+        InputError: the base has no projection, or the tower does not fit it.
     """
     layout = base.layout
     if layout.kind == "hugging_face":
         if not layout.has_projection:
-            raise ValueError(
-                f"`{base.source}` has no projection, so images and classes cannot be "
-                "compared; use as base the whole model that the experts came from."
+            raise errors.InputError(
+                "E202",
+                "it has no projection, so images and classes cannot be compared",
+                where=f"`{base.source}`",
+                remedy="use as base the whole model that the experts came from",
             )
         state = clip.with_vision(base, vision)
         return {_plain_name(name, layout): array for name, array in state.items()}

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from adarank_jax import faults
+from adarank_jax import errors, faults
 from adarank_jax.checkpoints import files
 
 SUMS = "SHA256SUMS"
@@ -30,21 +30,22 @@ def check_target(path: str | os.PathLike) -> pathlib.Path:
         The path.
 
     Raises:
-        ValueError: it holds files that are not, or no longer, those of an export.
-        NotADirectoryError: it is a file.
+        UsageError: it holds files that are not, or no longer, those of an export.
+        MachineError: it is a file.
     """
     path = pathlib.Path(path)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise NotADirectoryError(
-            f"`{path}` is a file or a link, expected a folder or nothing; choose "
-            "another folder to write to."
+        raise errors.MachineError(
+            *("E403", "this is a file or a link", f"`{path}`", "a folder or nothing"),
+            remedy="choose another folder to write to",
         )
     if path.is_dir() and any(path.iterdir()):
         found = strange(path)
         if found:
-            raise ValueError(
-                f"`{path}` is not empty and is not replaced: {found}; choose another "
-                "folder, or move this one away."
+            raise errors.UsageError(
+                *("E404", f"it is not empty and is not replaced: {found}"),
+                where=f"`{path}`",
+                remedy="choose another folder, or move this one away",
             )
     return path
 
@@ -59,8 +60,8 @@ def strange(path: pathlib.Path) -> str:
         return f"it has no {SUMS} and {MARK}, so no export wrote it"
     try:
         recorded = read_sums(path)
-    except ValueError as error:
-        return str(error)
+    except errors.DamageError as error:
+        return error.message.found
     found = {file.relative_to(path).as_posix() for file in _files(path)} - {SUMS}
     if found != recorded.keys():
         names = sorted(found ^ recorded.keys())
@@ -81,7 +82,8 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         fails it is removed, and what was at `path` is as before.
 
     Raises:
-        ValueError: as `check_target`.
+        UsageError: as `check_target`.
+        MachineError: as `check_target`.
     """
     path = check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,14 +136,18 @@ def read_sums(path: pathlib.Path) -> dict[str, str]:
     """Reads the recorded digests, by file.
 
     Raises:
-        ValueError: a line is not `digest  name`, or a name leads out of the folder.
+        DamageError: a line is not `digest  name`, or a name leads out of the folder.
     """
     sums = {}
     for line in (path / SUMS).read_text(encoding="utf-8").splitlines():
         sha, _, name = line.partition("  ")
         pure = pathlib.PurePosixPath(name)
         if len(sha) != 64 or not name or pure.is_absolute() or ".." in pure.parts:
-            raise ValueError(f"`{path / SUMS}` has a line that is none: {line[:80]!r}")
+            raise errors.DamageError(
+                *("E660", f"{SUMS} has a line that is none: {line[:80]!r}"),
+                where=f"`{path}`",
+                remedy="make the export again",
+            )
         sums[name] = sha
     return sums
 

@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-DEQUANTISE = "quantised; dequantise it to float32 or bfloat16 first"
+from adarank_jax import errors
+
+DEQUANTISE = "dequantise it to float32 or bfloat16 first"
 """What to do about dtypes that were made for inference."""
 
 
@@ -26,38 +28,48 @@ def sniff(path: str | os.PathLike) -> str:
         ``"safetensors"``, or ``"torch"`` for any zip archive.
 
     Raises:
-        FileNotFoundError: there is no such file; the message has the nearest name.
-        ValueError: it is no regular file, is empty or has another format.
+        MissingError: there is no such file; the message has the nearest name.
+        InputError: it is no regular file, is empty or has another format.
     """
     path = pathlib.Path(path)
     check_exists(path)
     if not path.is_file():
-        raise ValueError(f"`{path}` is no regular file; give the path of a checkpoint.")
+        raise errors.InputError(
+            *("E107", "no regular file", f"`{path}`"),
+            remedy="give the path of a checkpoint",
+        )
     with path.open("rb") as stream:
         head = stream.read(512)
     if not head:
-        raise ValueError(
-            f"`{path}` is empty (0 bytes): the download did not finish; get it again."
+        raise errors.InputError(
+            "E110",
+            "the file is empty (0 bytes): the download did not finish",
+            where=f"`{path}`",
+            remedy="get it again",
         )
     if head[5:9] == b"\0\0\0{":
         return "safetensors"
     if head.startswith(b"PK"):
         return "torch"
-    for is_it, what in _FORMATS:
+    for is_it, code, what, remedy in _FORMATS:
         if is_it(head):
-            raise ValueError(f"`{path}` is {what}{_quote(head)}")
+            found = f"this is {what}{_quote(head)}"
+            raise errors.InputError(code, found, f"`{path}`", remedy=remedy)
     if head[8:9] == b"{" or len(head) < 9:
         return "safetensors"
-    raise ValueError(
-        f"`{path}` is neither a safetensors file nor a zip archive of `torch.save`: "
-        f"it starts with {head[:8]!r}; check where it came from."
+    raise errors.InputError(
+        "E119",
+        "this is neither a safetensors file nor a zip archive of `torch.save`: it "
+        f"starts with {head[:8]!r}",
+        where=f"`{path}`",
+        remedy="check where it came from",
     )
 
 
 def _quote(head):
     """Shows the beginning of a text."""
     text = " ".join(head[:80].decode("utf-8", "replace").split())
-    return f" It starts with {text!r}." if text.isprintable() else ""
+    return f", which starts with {text!r}" if text.isprintable() else ""
 
 
 def check_exists(path: str | os.PathLike) -> None:
@@ -67,17 +79,23 @@ def check_exists(path: str | os.PathLike) -> None:
         path: of either.
 
     Raises:
-        FileNotFoundError: there is none; the message has the nearest existing name.
+        MissingError: there is none; the message has the nearest existing name.
+        InputError: the path holds a NUL byte.
     """
     path = pathlib.Path(path)
     if "\0" in str(path):
-        raise ValueError(f"A path cannot hold a NUL byte, got {str(path)!r}.")
+        raise errors.InputError(
+            *("E132", f"a NUL byte in the path {str(path)!r}"),
+            remedy="remove it, as no path can hold one",
+        )
     if path.exists():
         return
     if path.is_symlink():
-        raise FileNotFoundError(
-            f"`{path}` is a link to `{os.readlink(path)}`, which does not exist; "
-            "get the file again."
+        raise errors.MissingError(
+            "E101",
+            f"this is a link to `{os.readlink(path)}`, which does not exist",
+            where=f"`{path}`",
+            remedy="get the file again",
         )
     missing = path
     while not missing.parent.exists():
@@ -88,9 +106,11 @@ def check_exists(path: str | os.PathLike) -> None:
     advice = (
         f"did you mean `{missing.parent / near[0]}`?"
         if near
-        else f"`{missing.parent}` holds {shown}; check the path."
+        else f"`{missing.parent}` holds {shown}; check the path"
     )
-    raise FileNotFoundError(f"There is no `{path}`; {advice}")
+    raise errors.MissingError(
+        "E101", "there is no such file or folder", f"`{path}`", remedy=advice
+    )
 
 
 def parse_json(content: bytes, source: str, most_containers: int) -> dict[str, Any]:
@@ -105,22 +125,46 @@ def parse_json(content: bytes, source: str, most_containers: int) -> dict[str, A
         The object.
 
     Raises:
-        ValueError: it is no JSON object, has one name twice or too many brackets.
+        InputError: it is no JSON object, has one name twice or too many brackets.
     """
     if (count := content.count(b"{") + content.count(b"[")) > most_containers:
-        raise ValueError(
-            f"{source} opens {count:,} brackets, expected at most {most_containers:,}; "
-            "it is damaged or was made to do harm."
+        raise errors.InputError(
+            *("E123", f"the JSON opens {count:,} brackets", source),
+            expected=f"at most {most_containers:,}",
+            remedy="do not use it: it is damaged or was made to do harm",
         )
     try:
         value = json.loads(content.decode(), object_pairs_hook=_without_twins)
     except RecursionError:
-        raise ValueError(f"{source} is nested too deeply; get it again.") from None
+        raise errors.InputError(
+            "E123", "the JSON is nested too deeply", source, remedy="get it again"
+        ) from None
+    except _TwinError as error:
+        found = f"the name {error.args[0]!r} comes twice"
+        raise errors.InputError("E115", found, source, remedy="get it again") from None
     except ValueError as error:
-        raise ValueError(f"{source} is no valid JSON: {error}; get it again.") from None
+        raise errors.InputError(
+            "E129", f"this is no valid JSON: {error}", source, remedy="get it again"
+        ) from None
     if not isinstance(value, dict):
-        raise ValueError(f"{source} must be a JSON object, got {type(value).__name__}.")
+        raise errors.InputError(
+            *("E129", f"it must be a JSON object, got {type(value).__name__}", source),
+            remedy="get it again",
+        )
     return value
+
+
+class _TwinError(Exception):
+    """The name that comes twice in a JSON object."""
+
+
+def _without_twins(pairs):
+    """Builds a dict and refuses a name that comes twice."""
+    built = dict(pairs)
+    if len(built) != len(pairs):
+        seen = set()
+        raise _TwinError(next(key for key, _ in pairs if key in seen or seen.add(key)))
+    return built
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -133,26 +177,16 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         The object.
 
     Raises:
-        ValueError: it is no JSON object, too large, or nested too deeply.
+        InputError: it is no JSON object, too large, or nested too deeply.
     """
     with pathlib.Path(path).open("rb") as stream:
         content = stream.read(_MOST_JSON_BYTES + 1)
     if len(content) > _MOST_JSON_BYTES:
-        raise ValueError(
-            f"`{path}` has more than {_MOST_JSON_BYTES:,} bytes, which no "
-            "configuration has; get it again."
+        raise errors.InputError(
+            *("E123", f"more than {_MOST_JSON_BYTES:,} bytes", f"`{path}`"),
+            remedy="get it again, as no configuration is so large",
         )
     return parse_json(content, f"`{path}`", _MOST_JSON_BRACKETS)
-
-
-def _without_twins(pairs):
-    """Builds a dict and refuses a name that comes twice."""
-    built = dict(pairs)
-    if len(built) != len(pairs):
-        seen = set()
-        twin = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the name {twin!r} comes twice")
-    return built
 
 
 def _starts_with(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -165,60 +199,65 @@ _MOST_JSON_BRACKETS = 100_000
 _MAGIC_OF_OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _RESAVE = (
     'once, in a sandbox, run `torch.save(torch.load("old.pt", '
-    'weights_only=True), "new.pt")` with torch >= 2.10 and read `new.pt`.'
+    'weights_only=True), "new.pt")` with torch >= 2.10 and read `new.pt`'
 )
-_FORMATS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+_AS_SAFETENSORS = "save it as safetensors first"
+_FORMATS: tuple[tuple[Callable[[bytes], bool], str, str, str], ...] = (
     (
         _starts_with(b"version https://git-lfs"),
-        "a Git-LFS pointer, not the file itself: run `git lfs pull`.",
+        *("E117", "a Git-LFS pointer, not the file itself", "run `git lfs pull`"),
     ),
     (
         lambda head: (
             re.match(rb"\s*<(!doctype|html|head|\?xml|error)", head, re.I) is not None
         ),
-        "a web page, not a checkpoint: log in or accept the terms, and download again.",
+        *("E117", "a web page, not a checkpoint"),
+        "log in or accept the terms, and download again",
     ),
     (
         lambda head: (
             re.match(rb'\s*(\{\s*["}]|\[)', head) is not None and b"\0" not in head
         ),
-        "a JSON text, often the error message of a server: download again.",
+        *("E117", "a JSON text, often the error message of a server", "download again"),
     ),
     (
         _starts_with(b"\x89HDF\r\n"),
-        "an HDF5 file (Keras, `.h5`): save it as safetensors first.",
+        *("E125", "an HDF5 file (Keras, `.h5`)", _AS_SAFETENSORS),
     ),
     (
         _starts_with(b"GGUF", b"GGML", b"lmgg", b"tjgg"),
-        f"a GGUF file of llama.cpp, {DEQUANTISE}.",
+        *("E125", "a GGUF file of llama.cpp, quantised", DEQUANTISE),
     ),
     (
         lambda head: head[257:262] == b"ustar",
-        f"a tar archive (torch < 1.6, or several files): unpack it, or {_RESAVE}",
+        *("E127", "a tar archive (torch < 1.6, or several files)"),
+        f"unpack it, or {_RESAVE}",
     ),
     (
         _starts_with(
             b"\x1f\x8b", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"
         ),
-        "a compressed archive: unpack it and give the checkpoint inside.",
+        *("E125", "a compressed archive", "unpack it and give the checkpoint inside"),
     ),
     (
         lambda head: head[2:].startswith(_MAGIC_OF_OLD_TORCH),
-        f"of the format that `torch.save` wrote before torch 1.6: {_RESAVE}",
+        *("E127", "of the format that `torch.save` wrote before torch 1.6", _RESAVE),
     ),
     (
         lambda head: head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"),
-        f"a bare pickle, which is code and is not read: {_RESAVE}",
+        *("E127", "a bare pickle, which is code and is not read", _RESAVE),
     ),
     (
         lambda head: re.match(rb"\x08[\x01-\x20][\x12\x1a\x3a\x42]", head) is not None,
-        "an ONNX graph: export the weights as safetensors from where it was made.",
+        *("E125", "an ONNX graph"),
+        "export the weights as safetensors from where it was made",
     ),
     (
         lambda head: (
             re.match(rb"([\x81-\x8f]|\xde..|\xdf....)([\xa1-\xbf]|\xd9)", head, re.S)
             is not None
         ),
-        "a msgpack file (Flax): save it as safetensors first.",
+        *("E125", "a msgpack file (Flax)", _AS_SAFETENSORS),
     ),
 )
+"""How the first bytes tell a format, its code, what it is, and what to do."""

@@ -19,6 +19,7 @@ import safetensors
 from jax.typing import ArrayLike
 from safetensors.numpy import save
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import containers, files
 
 
@@ -48,8 +49,8 @@ def read_head(path: str | os.PathLike, features: int | None = None) -> HeadFile:
         Weight, bias and class names.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds something else than one head, or the head cannot be
+        MissingError: there is no such file.
+        InputError: the file holds something else than one head, or the head cannot be
             used: see `check_head`.
     """
     path = pathlib.Path(path)
@@ -71,9 +72,10 @@ def _prefix(path, tensors):
         return prefix
     found = sorted(tensors)
     rest = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    raise ValueError(
-        f"`{path}` is no head file: expected `weight` and perhaps `bias`, found "
-        f"{found[:6]}{rest}; give the file of the head, not of the whole model."
+    raise errors.InputError(
+        *("E317", f"this is no head file: it holds {found[:6]}{rest}", f"`{path}`"),
+        expected="`weight` and perhaps `bias`",
+        remedy="give the file of the head, not of the whole model",
     )
 
 
@@ -84,9 +86,10 @@ def _float32(path, name, tensors):
     try:
         return np.array(containers.to_float32(tensors[name]))
     except TypeError as error:
-        raise ValueError(
-            f"`{path}` holds {name!r} as {tensors[name].dtype}, expected floating "
-            "point; save the head before it is converted."
+        raise errors.InputError(
+            *("E116", f"it holds {name!r} as {tensors[name].dtype}", f"`{path}`"),
+            expected="floating point",
+            remedy="save the head before it is converted",
         ) from error
 
 
@@ -94,10 +97,12 @@ def _class_names(path):
     """Reads the class names from the file itself or from the JSON file beside it."""
     inside, beside = _inside(path), _beside(path)
     if inside is not None and beside is not None and inside != beside:
-        raise ValueError(
-            f"`{path}` and `{path.with_suffix('.json').name}` beside it hold different "
-            "class names, so they do not belong together; write the head again, or "
-            "delete the wrong JSON file."
+        raise errors.InputError(
+            "E361",
+            f"it and `{path.with_suffix('.json').name}` beside it hold different class "
+            "names, so they do not belong together",
+            where=f"`{path}`",
+            remedy="write the head again, or delete the wrong JSON file",
         )
     return beside if inside is None else inside
 
@@ -126,9 +131,12 @@ def _names(path, parse):
             return None
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             raise ValueError("`class_names` must be a list of texts")
+    except errors.InputError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"`{path}` does not describe a head: {error}; mend the file or delete it."
+        found = f"this does not describe a head: {error}"
+        raise errors.InputError(
+            "E361", found, f"`{path}`", remedy="mend the file or delete it"
         ) from error
     return tuple(names)
 
@@ -144,9 +152,12 @@ def _from_sidecar(path):
             "length before the head"
         )
     if described.get("sha256", found := files.digest(path)) != found:
-        raise ValueError(
+        raise errors.InputError(
+            "E130",
             f"`sha256` is {described['sha256']}, but that of `{path.name}` is {found}, "
-            "so one of the two was changed or is of another head"
+            "so one of the two was changed or is of another head",
+            where=f"`{path.with_suffix('.json')}`",
+            remedy="write the head again, or delete the JSON file",
         )
     return described.get("class_names")
 
@@ -172,8 +183,8 @@ def write_head(
         The SHA-256 digest of the safetensors file, in hexadecimal.
 
     Raises:
-        ValueError: the name of the file or an entry of `extra` is not allowed, or the
-            head cannot be used: see `check_head`.
+        ValueError: the name of the file or an entry of `extra` is not allowed.
+        InputError: the head cannot be used: see `check_head`.
     """
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
@@ -214,7 +225,7 @@ def check_head(
         source: how messages begin.
 
     Raises:
-        ValueError: the weight is not a matrix, has one class or another width than
+        InputError: the weight is not a matrix, has one class or another width than
             `features`, or holds NaN or infinity; bias or names do not fit the rows; two
             classes have the same name.
 
@@ -222,33 +233,41 @@ def check_head(
         >>> check_head(np.eye(3), class_names=["cat", "dog", "owl"], features=3)
     """
     if weight.ndim != 2:
-        raise ValueError(
-            f"{source} holds a weight of shape {weight.shape}, expected (classes, "
-            "features); give the linear layer of the head."
+        raise errors.InputError(
+            *("E317", f"it holds a weight of shape {weight.shape}", source),
+            expected="(classes, features)",
+            remedy="give the linear layer of the head",
         )
     rows, width = weight.shape
     if rows < 2:
-        raise ValueError(
-            f"{source} has {rows} class(es), expected at least two; one class leaves "
-            "nothing to predict, and regression heads have no entropy."
+        raise errors.InputError(
+            *("E304", f"it has {rows} class(es)", source, "at least two"),
+            remedy="leave the task out: one class leaves nothing to predict, and "
+            "regression heads have no entropy",
         )
     if features is not None and width != features:
-        raise ValueError(
-            f"{source} takes embeddings of length {width}, but the model makes "
-            f"{features}; was the head made before or after the projection, or for "
-            "another model?"
+        raise errors.InputError(
+            "E306",
+            f"it takes embeddings of length {width}, but the model makes {features}",
+            where=source,
+            remedy="check whether the head was made before or after the projection, or "
+            "for another model",
         )
     if bias is not None and bias.shape != (rows,):
-        raise ValueError(
-            f"{source} has a bias of shape {bias.shape}, expected ({rows},), one "
-            "number for each row of the weight."
+        raise errors.InputError(
+            *("E317", f"it has a bias of shape {bias.shape}", source),
+            expected=f"({rows},), one number for each row of the weight",
+            remedy="take both from one place",
         )
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None and not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))
-            raise ValueError(
-                f"{source} holds {len(bad)} number(s) in `{name}` that are not finite, "
-                f"the first at {tuple(bad[0].tolist())}; fetch or make the head again."
+            raise errors.InputError(
+                "E220",
+                f"it holds {len(bad)} number(s) in `{name}` that are not finite, first "
+                f"at {tuple(bad[0].tolist())}",
+                where=source,
+                remedy="fetch or make the head again",
             )
     if class_names is not None:
         check_class_names(class_names, rows, source)
@@ -263,18 +282,24 @@ def check_class_names(class_names: Sequence[str], rows: int, source: str) -> Non
         source: how messages begin.
 
     Raises:
-        ValueError: they are no list of texts, too many or too few, or not different.
+        InputError: they are no list of texts, too many or too few, or not different.
     """
     if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names):
-        raise ValueError(f"{source} must have a list of texts as class names.")
+        raise errors.InputError(
+            *("E362", "it must have a list of texts as class names", source),
+            remedy="correct them",
+        )
     if len(class_names) != rows:
-        raise ValueError(
-            f"{source} has {rows} rows and {len(class_names)} class names, expected "
-            f"one a row, for labels 0 to {rows - 1}; take both from one place."
+        raise errors.InputError(
+            *("E305", f"it has {rows} rows and {len(class_names)} class names", source),
+            expected=f"one a row, for labels 0 to {rows - 1}",
+            remedy="take both from one place",
         )
     twice = [name for name, n in collections.Counter(class_names).items() if n > 1]
     if twice:
-        raise ValueError(
-            f"{source} has class names that are there more than once: {twice[:5]}; a "
-            "row each needs a name of its own."
+        raise errors.InputError(
+            "E362",
+            f"it has class names that are there more than once: {twice[:5]}",
+            where=source,
+            remedy="give each row a name of its own",
         )

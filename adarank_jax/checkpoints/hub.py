@@ -10,6 +10,8 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from adarank_jax import errors
+
 
 class Resolved(NamedTuple):
     """A source that is now on this machine.
@@ -43,11 +45,11 @@ def resolve(
         Where it lies now.
 
     Raises:
-        FileNotFoundError: there is no such path, repository, revision or file, or it is
-            not in the cache; the message has the nearest name if there is one.
-        PermissionError: the repository is private or gated.
-        ConnectionError: the Hub cannot be reached.
-        ValueError: the source is empty, or neither a path nor a name on the Hub.
+        MissingError: there is no such path, repository, revision or file, or it is not
+            in the cache; the message has the nearest name if there is one.
+        UnreachableError: the Hub cannot be reached.
+        InputError: the source is empty, or neither a path nor a name on the Hub, or the
+            repository is private or gated.
 
     Examples:
         >>> parse("openai/clip-vit-base-patch32@main")
@@ -55,13 +57,16 @@ def resolve(
     """
     text = os.fspath(source)
     if not text.strip():
-        raise ValueError("`source` must be a path or a name on the Hub, got none.")
+        raise errors.InputError(
+            *("E132", "it must be a path or a name on the Hub, got none"),
+            remedy="name a file, a folder or org/name",
+        )
     path = pathlib.Path(text).expanduser()
     if path.exists():
         return Resolved(path)
     name = None if _is_path(text) else parse(text)
     if name is None:
-        raise FileNotFoundError(_missing(path, text))
+        raise _missing(path, text)
     return _fetch(*name, offline, cache_dir, text)
 
 
@@ -79,7 +84,8 @@ def fetch_beside(resolved: Resolved, whole: bool = True, offline: bool = False) 
     if resolved.repo is None or resolved.path.is_dir():
         return
     import huggingface_hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub_errors
 
     subpath = resolved.subpath or ""
     start = subpath[: subpath.rfind("/") + 1]
@@ -93,7 +99,11 @@ def fetch_beside(resolved: Resolved, whole: bool = True, offline: bool = False) 
             allow_patterns=[start + name for name in (_BESIDE if whole else _CONFIGS)],
             local_files_only=offline or constants.HF_HUB_OFFLINE,
         )
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HTTPError):  # pyright: ignore[reportPrivateImportUsage]
+    except (
+        hub_errors.HfHubHTTPError,
+        hub_errors.LocalEntryNotFoundError,
+        hub_errors.HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+    ):
         return
 
 
@@ -130,7 +140,7 @@ def parse(source: str) -> tuple[str, str | None, str | None] | None:
         The three parts; None if it is no such name.
 
     Raises:
-        ValueError: the path leaves the repository.
+        InputError: the path leaves the repository.
 
     Examples:
         >>> parse("org/name:Cars/finetuned.pt")
@@ -143,9 +153,10 @@ def parse(source: str) -> tuple[str, str | None, str | None] | None:
         return None
     subpath = found["subpath"]
     if subpath and ("\\" in subpath or {"", ".", ".."} & {*subpath.split("/")}):
-        raise ValueError(
-            f"{source!r} must name a path inside the repository, got {subpath!r}; "
-            "write it as folder/file without '..'."
+        raise errors.InputError(
+            "E132",
+            f"{source!r} must name a path inside the repository, got {subpath!r}",
+            remedy="write it as folder/file without '..'",
         )
     return found["repo"], found["revision"], subpath
 
@@ -157,28 +168,35 @@ def _is_path(text):
 
 
 def _missing(path, text):
-    """Says what is there instead of a path."""
+    """Makes the error about a path, with what is there instead."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         path, parent = parent, parent.parent
     names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean `{parent / near[0]}`?" if near else ""
-    if not hint:
-        shown = ", ".join(names[:6]) or "nothing"
-        hint = f"; `{parent}` holds {shown}{', …' if len(names) > 6 else ''}."
-    kind = "" if _is_path(text) else (
-        " It is no name on the Hub either: those are written "
-        "org/name[@revision][:path/in/repo]."
-    )  # fmt: skip
-    return f"There is no file or folder `{text}`{hint}{kind}"
+    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") or "nothing"
+    code, found = "E101", "there is no such file or folder"
+    if not _is_path(text):
+        code = "E132"
+        found += (
+            ", and it is no name on the Hub either: those are written "
+            "org/name[@revision][:path/in/repo]"
+        )
+    remedy = (
+        f"did you mean `{parent / near[0]}`?"
+        if near
+        else f"`{parent}` holds {shown}; check the path"
+    )
+    return errors.MissingError(code, found, f"`{text}`", remedy=remedy)
 
 
 def _fetch(repo, revision, subpath, offline, cache_dir, source):
     """Downloads what is needed, and explains what went wrong."""
     import huggingface_hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub_errors
 
+    where = f"`{source}`"
     offline = offline or constants.HF_HUB_OFFLINE
     options = {
         "revision": revision,
@@ -192,46 +210,63 @@ def _fetch(repo, revision, subpath, offline, cache_dir, source):
             )
         else:
             path = _fetch_folder(repo, subpath, options)
-    except errors.GatedRepoError as error:
-        raise PermissionError(
-            f"The repository {repo!r} is gated: accept its terms on its page, then log "
-            "in with `hf auth login`, or pass a folder that holds its files."
+    except hub_errors.GatedRepoError as error:
+        raise errors.InputError(
+            "E104",
+            f"the repository {repo!r} is gated",
+            where=where,
+            remedy="accept its terms on its page, then log in with `hf auth login`, or "
+            "pass a folder that holds its files",
         ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"There is no path {source!r} on this machine, and the Hub has no public "
-            f"repository {repo!r}; check the spelling, or log in with `hf auth login` "
-            "if it is private."
+    except hub_errors.RepositoryNotFoundError as error:
+        raise errors.MissingError(
+            "E103",
+            "there is no such path on this machine, and the Hub has no public "
+            f"repository {repo!r}",
+            where=where,
+            remedy="check the spelling, or log in with `hf auth login` if it is "
+            "private",
         ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FileNotFoundError(
-            f"The repository {repo!r} has no revision {revision!r}; check the branch, "
-            "tag or commit."
+    except hub_errors.RevisionNotFoundError as error:
+        raise errors.MissingError(
+            *("E103", f"the repository {repo!r} has no revision {revision!r}", where),
+            remedy="check the branch, tag or commit",
         ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _not_cached(repo, revision, subpath, offline, error) from error
-    except errors.EntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"The repository {repo!r} has no file {subpath!r} at revision "
-            f"{revision or 'main'!r}; look the path up on its page."
+    except hub_errors.LocalEntryNotFoundError as error:
+        raise _not_cached(repo, revision, subpath, offline, error, where) from error
+    except hub_errors.EntryNotFoundError as error:
+        raise errors.MissingError(
+            "E103",
+            f"the repository {repo!r} has no file {subpath!r} at revision "
+            f"{revision or 'main'!r}",
+            where=where,
+            remedy="look the path up on its page",
         ) from error
-    except errors.HFValidationError as error:
-        raise ValueError(
-            f"{source!r} is neither a path nor a valid name on the Hub: {error}"
+    except hub_errors.HFValidationError as error:
+        raise errors.InputError(
+            "E132",
+            f"it is neither a path nor a valid name on the Hub: {error}",
+            where=where,
+            remedy="name a file, a folder or org/name",
         ) from error
-    except errors.HfHubHTTPError as error:
+    except hub_errors.HfHubHTTPError as error:
         status = error.response.status_code
-        kind = PermissionError if status in (401, 403) else ConnectionError
-        raise kind(
-            f"The Hub answered {status} for {repo!r}; "
-            + _ADVICE.get(
-                status, "try again later, or pass a folder that holds the files."
-            )
-        ) from error
-    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
-        raise ConnectionError(
-            f"The Hub cannot be reached ({type(error).__name__}: {error}); check the "
-            "network and its proxy, or pass a folder that holds the files."
+        found = f"the Hub answered {status} for {repo!r}"
+        if status in (401, 403):
+            raise errors.InputError(
+                "E104", found, where, remedy=_ADVICE[status]
+            ) from error
+        remedy = _ADVICE.get(
+            status, "try again later, or pass a folder that holds the files"
+        )
+        raise errors.UnreachableError("E105", found, where, remedy=remedy) from error
+    except hub_errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise errors.UnreachableError(
+            "E105",
+            f"the Hub cannot be reached ({type(error).__name__}: {error})",
+            where=where,
+            remedy="check the network and its proxy, or pass a folder that holds the "
+            "files",
         ) from error
     commit = _commit(path)
     return Resolved(path, repo, commit, subpath)
@@ -253,29 +288,36 @@ def _fetch_folder(repo, subpath, options):
         # The commit is known now; the next round asks for the same one.
         options = options | {"revision": _commit(folder) or options["revision"]}
     there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    raise FileNotFoundError(
-        f"The repository {repo!r} has no weights{f' in {subpath!r}' if subpath else ''}"
-        f" under a usual name ({_WEIGHTS[0][0]}, {_WEIGHTS[2][0]}, …); what was "
-        f"fetched is {there}. Name the file: {repo}:path/of/file."
+    raise errors.MissingError(
+        "E108",
+        f"the repository has no weights{f' in {subpath!r}' if subpath else ''} under a "
+        f"usual name ({_WEIGHTS[0][0]}, {_WEIGHTS[2][0]}, …); what was fetched is "
+        f"{there}",
+        where=f"`{repo}`",
+        remedy=f"name the file: {repo}:path/of/file",
     )
 
 
-def _not_cached(repo, revision, subpath, offline, error):
+def _not_cached(repo, revision, subpath, offline, error, where):
     """Tells apart a cache without the files and a Hub out of reach."""
     what = f"{repo!r}" + (f" at {revision!r}" if revision else "")
     what += f" ({subpath})" if subpath else ""
-    what = f"There is no such path on this machine, and {what}"
+    what = f"there is no such path on this machine, and {what}"
     if offline:
-        return FileNotFoundError(
+        return errors.MissingError(
+            "E106",
             f"{what} is not in the cache of the Hub, or not in whole, and the network "
-            "is switched off or out of reach; run once with a network, or pass a "
-            "folder that holds its files."
+            "is switched off or out of reach",
+            where=where,
+            remedy="run once with a network, or pass a folder that holds its files",
         )
     cause = error.__cause__
     reason = f" ({type(cause).__name__})" if cause else ""
-    return ConnectionError(
-        f"{what} is not in the cache of the Hub, which cannot be reached{reason}; "
-        "check path and network, or pass a folder that holds its files."
+    return errors.UnreachableError(
+        "E105",
+        f"{what} is not in the cache of the Hub, which cannot be reached{reason}",
+        where=where,
+        remedy="check path and network, or pass a folder that holds its files",
     )
 
 
@@ -313,7 +355,7 @@ _WEIGHTS = (
     ("open_clip_pytorch_model.bin",),
 )
 _ADVICE = {
-    401: "log in with `hf auth login`, or pass a folder that holds the files.",
-    403: "your account has no access; ask for it on the page of the repository.",
-    404: "check the spelling.",
+    401: "log in with `hf auth login`, or pass a folder that holds the files",
+    403: "ask for access on the page of the repository: your account has none",
+    404: "check the spelling",
 }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import (
     formats,
     hub,
@@ -22,6 +22,7 @@ from adarank_jax.checkpoints import (
 )
 from adarank_jax.checkpoints.containers import StateDict, read_state
 from adarank_jax.checkpoints.language_names import Entry, Layout
+from adarank_jax.errors import Message
 from adarank_jax.tree import Tree
 
 
@@ -53,7 +54,7 @@ class LanguageCheckpoint(NamedTuple):
     state: StateDict
     folder: pathlib.Path
     revision: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
 
 
 def read_language(
@@ -71,8 +72,8 @@ def read_language(
         The checkpoint; its trees are float32 copies.
 
     Raises:
-        FileNotFoundError: there is no such source.
-        ValueError: the checkpoint is damaged, is of no known family, does not fit its
+        MissingError: there is no such source.
+        InputError: the checkpoint is damaged, is of no known family, does not fit its
             configuration, holds numbers that are not finite, or its head does not give
             one class of several.
     """
@@ -104,7 +105,7 @@ def from_state(
         The checkpoint.
 
     Raises:
-        ValueError: as for `read_language`.
+        InputError: as for `read_language`.
     """
     where = f"`{source}`"
     file = folder / "config.json"
@@ -123,7 +124,9 @@ def from_state(
         names = None
     weights.check_finite(state, [entry.name for entry in entries], where)
     if base and not has_tokenizer(folder) and has_tokenizer(base.folder):
-        warnings.append(f"{where} has no tokenizer: that of `{base.source}` is used.")
+        found = f"it has no tokenizer: that of `{base.source}` is used"
+        remedy = "put its own there if it has another"
+        warnings.append(Message("W340", found, where, remedy=remedy))
         folder = base.folder
     head = language_names.head_entries(layout)
     return LanguageCheckpoint(
@@ -192,7 +195,7 @@ def with_encoder(
         Array by name; with the checkpoint's own parameters, the very bytes of the file.
 
     Raises:
-        ValueError: the encoder has other tensors, or is not finite in the dtype of the
+        InputError: the encoder has other tensors, or is not finite in the dtype of the
             file.
     """
     tree.check_same(
@@ -212,13 +215,19 @@ def _config(values, told, base, where):
             language_base.check_configs(*pairs, (f"`{base.source}`", where))
         return family, config, []
     if base is None:
-        raise ValueError(
-            f"There is no {told} beside the weights of {where}, and they do not tell "
-            "the number of heads; put the file there, or name the base that has it."
+        raise errors.InputError(
+            "E144",
+            f"there is no {told} beside the weights, which do not tell the number of "
+            "heads",
+            where=where,
+            remedy="put the file there, or name the base that has it",
         )
-    warning = (
-        f"{where} has no config.json: that of `{base.source}` is taken, and the names "
-        "of its classes are not known."
+    warning = Message(
+        "W140",
+        f"it has no config.json: that of `{base.source}` is taken, and the names of "
+        "its classes are not known",
+        where=where,
+        remedy="put the file there if it has one",
     )
     return base.family, dict(base.config), [warning]
 
@@ -234,18 +243,24 @@ def _num_classes(tensors, layout):
 def _check_shapes(tensors, layout, config, where):
     """Compares the shapes in the file with those of the configuration."""
     if layout.num_layers != config["num_layers"]:
-        raise ValueError(
-            f"{where} holds {layout.num_layers} layers, but its config.json states "
-            f"{config['num_layers']}; layers are missing, or the file belongs to "
-            "another model."
+        raise errors.InputError(
+            "E210",
+            f"it holds {layout.num_layers} layers, but its config.json states "
+            f"{config['num_layers']}: layers are missing, or the file belongs to "
+            "another model",
+            where=where,
+            remedy="take weights and config.json from one place",
         )
     table = tensors[language_names.encoder_entries(layout)[0].name].shape
     stated = config["vocabulary_size"]
     if len(table) == 2 and table[0] != stated:
-        raise ValueError(
-            f"{where} holds embeddings of {table[0]:,} tokens, but its configuration "
-            f"states {stated:,}; were tokens added or removed? Give config.json of the "
-            "very weights; an expert must have the tokens of its base."
+        raise errors.InputError(
+            "E216",
+            f"it holds embeddings of {table[0]:,} tokens, but its configuration states "
+            f"{stated:,}: tokens were added or removed",
+            where=where,
+            remedy="give config.json of the very weights; an expert must have the "
+            "tokens of its base",
         )
     expected = language_sizes.encoder_shapes(layout.family, config)
     rows = _shapes(tensors, language_names.encoder_entries(layout), expected)
@@ -256,9 +271,12 @@ def _check_shapes(tensors, layout, config, where):
         )
         rows += _shapes(tensors, language_names.head_entries(layout), expected)
     if rows:
-        raise ValueError(
-            f"{where} has {len(rows)} tensors whose shapes do not fit its "
-            "configuration; do the weights belong to it?\n  " + "\n  ".join(rows[:12])
+        raise errors.InputError(
+            "E213",
+            f"it has {len(rows)} tensors whose shapes do not fit its configuration:"
+            "\n  " + "\n  ".join(rows[:12]),
+            where=where,
+            remedy="check whether the weights belong to it",
         )
 
 

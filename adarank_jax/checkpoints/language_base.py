@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import same_base
+from adarank_jax.errors import Message
 
 
-def check_same_base(base: Any, expert: Any) -> list[str]:
+def check_same_base(base: Any, expert: Any) -> list[Message]:
     """Checks that an expert was fine-tuned from a base.
 
     Args:
@@ -20,7 +22,7 @@ def check_same_base(base: Any, expert: Any) -> list[str]:
         numbers of another order.
 
     Raises:
-        ValueError: family, sizes or configurations differ, or the weights are too far
+        InputError: family, sizes or configurations differ, or the weights are too far
             from those of the base.
     """
     names = f"`{base.source}`", f"`{expert.source}`"
@@ -40,7 +42,7 @@ def _is_compared(path, leaf):
     return np.ndim(leaf) == 2 and path.startswith(("encoder/", "h_"))
 
 
-def find_twins(experts: Mapping[str, Any]) -> list[str]:
+def find_twins(experts: Mapping[str, Any]) -> list[Message]:
     """Compares experts with each other.
 
     Args:
@@ -65,36 +67,36 @@ def check_configs(
         names: what to call the two in messages.
 
     Raises:
-        ValueError: the families differ, the sizes, told in one line, the number of
+        InputError: the families differ, the sizes, told in one line, the number of
             tokens, or other fields, as a table.
     """
     if families[0] != families[1]:
-        raise ValueError(
-            f"{names[1]} is a {families[1]} and its base {names[0]} a {families[0]}; "
-            "only models of one architecture can be merged."
+        raise errors.InputError(
+            "E201",
+            f"it is a {families[1]} and its base {names[0]} a {families[0]}",
+            where=names[1],
+            remedy="take models of one architecture, as no others can be merged",
         )
     one, two = configs
     if any(one[field] != two[field] for field in _SIZES):
-        raise ValueError(
-            f"Base and expert differ in size: base {_describe(one)}, {names[0]}, and "
-            f"expert {_describe(two)}, {names[1]}; only models of one architecture can "
-            "be merged."
+        raise errors.InputError(
+            "E201",
+            f"base and expert differ in size: base {_describe(one)}, {names[0]}, and "
+            f"expert {_describe(two)}, {names[1]}",
+            remedy="take models of one architecture, as no others can be merged",
         )
     rows = one["vocabulary_size"], two["vocabulary_size"]
     if rows[0] != rows[1]:
-        raise ValueError(
-            f"{names[1]} has embeddings of {rows[1]:,} tokens and its base {names[0]} "
-            f"of {rows[0]:,}: tokens were {'added' if rows[1] > rows[0] else 'removed'}"
-            " when it was fine-tuned, and tables of different tokens cannot be merged; "
-            "take an expert with the base's own vocabulary, or cut its table down to "
-            "it if the added rows are never used."
+        raise errors.InputError(
+            "E216",
+            f"it has embeddings of {rows[1]:,} tokens and its base {names[0]} of "
+            f"{rows[0]:,}: tokens were {'added' if rows[1] > rows[0] else 'removed'} "
+            "when it was fine-tuned, and tables of different tokens cannot be merged",
+            where=names[1],
+            remedy="take an expert with the base's own vocabulary, or cut its table "
+            "down to it if the added rows are never used",
         )
-    if table := same_base.table(one, two, tuple(one)):
-        raise ValueError(
-            f"The configurations of {names[0]} and {names[1]} differ, so the same "
-            "weights would mean another model; use the base that the expert was "
-            f"fine-tuned from.{table}"
-        )
+    same_base.check_fields(one, two, tuple(one), names)
 
 
 def _describe(config):

@@ -7,6 +7,8 @@ a way that is not modelled is refused by its key.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adarank_jax import errors
+
 
 def from_hugging_face(
     values: Mapping[str, Any], where: str = "config.json"
@@ -21,7 +23,7 @@ def from_hugging_face(
         The family, ``bert``, ``roberta`` or ``gpt2``, and the fields of its module.
 
     Raises:
-        ValueError: the model is of no known family, needs code of its own, is
+        InputError: the model is of no known family, needs code of its own, is
             quantised, or is built in a way that is not supported.
 
     Examples:
@@ -31,19 +33,23 @@ def from_hugging_face(
     """
     family = values.get("model_type")
     if not isinstance(family, str) or family not in _FIELDS:
-        raise ValueError(
-            f"{where} has 'model_type' {family!r}, expected one of {[*_FIELDS]}; other "
-            "language models cannot be read."
+        raise errors.InputError(
+            *("E141", f"it has 'model_type' {family!r}", where),
+            expected=f"one of {[*_FIELDS]}",
+            remedy="take one of them, as other language models cannot be read",
         )
-    lines = [
-        f"{key!r} is {values[key]!r}, expected {usual!r}: {reason}"
+    lines = {
+        key: f"{key!r} is {values[key]!r}, expected {usual!r}: {reason}"
         for key, (usual, reason) in (_REFUSED | _REFUSED_OF.get(family, {})).items()
         if values.get(key) not in (None, usual)
-    ]
+    }
     if lines:
-        raise ValueError(
-            f"{where} describes a {family} that is not supported:\n  "
-            + "\n  ".join(lines)
+        raise errors.InputError(
+            next((code for key, code in _CODES.items() if key in lines), "E142"),
+            f"it describes a {family} that is not supported:\n  "
+            + "\n  ".join(lines.values()),
+            where=where,
+            remedy=f"take a plain {family}",
         )
     values = _one_spelling(values, family, where)
     config: dict[str, Any] = {
@@ -53,15 +59,22 @@ def from_hugging_face(
     if config["mlp_width"] == 0:
         config["mlp_width"] = 4 * config["width"]
     if config["width"] % config["num_heads"]:
-        raise ValueError(
-            f"{where} has the width {config['width']} and {config['num_heads']} "
-            "attention heads, expected a number of heads that divides the width."
+        raise errors.InputError(
+            "E143",
+            f"it has the width {config['width']} and {config['num_heads']} attention "
+            "heads",
+            where=where,
+            expected="a number of heads that divides the width",
+            remedy="get it again",
         )
     if family == "roberta" and config["max_positions"] < config["padding_id"] + 2:
-        raise ValueError(
-            f"{where} has {config['max_positions']} positions and the padding id "
+        raise errors.InputError(
+            "E143",
+            f"it has {config['max_positions']} positions and the padding id "
             f"{config['padding_id']}; RoBERTa counts positions from the id + 1, so no "
-            "token has a place."
+            "token has a place",
+            where=where,
+            remedy="get it again",
         )
     return family, config
 
@@ -80,7 +93,7 @@ def class_names(
         A name a row; None if the file has none, or the placeholders ``LABEL_0``, ….
 
     Raises:
-        ValueError: the names do not fit the head.
+        InputError: the names do not fit the head.
 
     Examples:
         >>> class_names({"id2label": {"0": "no", "1": "yes"}}, 2)
@@ -91,19 +104,20 @@ def class_names(
         return None
     ids = {str(i) for i in range(num_classes)}
     if not isinstance(labels, Mapping) or labels.keys() != ids:
-        raise ValueError(
-            f"{where} has 'id2label' {labels!r}, expected the ids 0 to "
-            f"{num_classes - 1} of the {num_classes} rows of the head; does the file "
-            "belong to the weights?"
+        raise errors.InputError(
+            *("E305", f"it has 'id2label' {labels!r}", where),
+            expected=f"the ids 0 to {num_classes - 1} of the {num_classes} rows of the "
+            "head",
+            remedy="check whether the file belongs to the weights",
         )
     names = tuple(labels[str(i)] for i in range(num_classes))
     if names == tuple(f"LABEL_{i}" for i in range(num_classes)):
         return None
     is_text = all(isinstance(name, str) and name.strip() for name in names)
     if not is_text or len({*names}) < len(names):
-        raise ValueError(
-            f"{where} has 'id2label' {labels!r}, expected names that differ; correct "
-            "it, or leave it out."
+        raise errors.InputError(
+            *("E362", f"it has 'id2label' {labels!r}", where, "names that differ"),
+            remedy="correct it, or leave it out",
         )
     return names
 
@@ -119,7 +133,7 @@ def check_classifies(
         where: what to call the checkpoint in messages.
 
     Raises:
-        ValueError: it is a regression, gives several labels at once, or is a head of
+        InputError: it is a regression, gives several labels at once, or is a head of
             another kind.
     """
     kind = values.get("problem_type")
@@ -127,17 +141,20 @@ def check_classifies(
     if num_classes < 2:
         told = f"{told or 'a head'} with {num_classes} class, as regression has"
     if told:
-        raise ValueError(
-            f"{where} has {told}: softmax entropy undefined; exclude it from the tasks "
-            "that are merged."
+        raise errors.InputError(
+            *("E308", f"it has {told}: softmax entropy undefined", where),
+            remedy="exclude it from the tasks that are merged",
         )
     named = values.get("architectures")
     named = named if isinstance(named, Sequence) and not isinstance(named, str) else ()
     others = [n for n in named if str(n).endswith(_OTHER_HEADS)]
     if others:
-        raise ValueError(
-            f"{where} is a {others[0]}, whose head is none of sequence classification; "
-            "only those give one class a text."
+        raise errors.InputError(
+            "E308",
+            f"it is a {others[0]}, whose head is none of sequence classification; only "
+            "those give one class a text",
+            where=where,
+            remedy="exclude it from the tasks that are merged",
         )
 
 
@@ -147,9 +164,12 @@ def _one_spelling(values, family, where):
     for usual, alias in _ALIASES.get(family, {}).items():
         given = [values[key] for key in (usual, alias) if values.get(key) is not None]
         if len(given) == 2 and given[0] != given[1]:
-            raise ValueError(
-                f"{where} has {usual!r} {given[0]!r} and {alias!r} {given[1]!r}, two "
-                "names of one size; remove the wrong one."
+            raise errors.InputError(
+                "E143",
+                f"it has {usual!r} {given[0]!r} and {alias!r} {given[1]!r}, two names "
+                "of one size",
+                where=where,
+                remedy="remove the wrong one",
             )
         values |= {usual: given[0]} if given else {}
     return values
@@ -161,8 +181,9 @@ def _checked(value, default, where, key):
         return default
     if isinstance(default, str):
         if not isinstance(value, str) or value not in _ACTIVATIONS:
-            raise ValueError(
-                f"{where} has {key!r} {value!r}, expected one of {[*_ACTIVATIONS]}."
+            raise errors.InputError(
+                *("E142", f"it has {key!r} {value!r}", where),
+                *(f"one of {[*_ACTIVATIONS]}", "take a model with one of them"),
             )
         return _ACTIVATIONS[value]
     is_real = isinstance(default, float)
@@ -170,9 +191,11 @@ def _checked(value, default, where, key):
     least = 0 if key == "pad_token_id" else 1
     is_large = is_number and (value > 0 if is_real else value >= least)
     if isinstance(value, bool) or not is_large:
-        raise ValueError(
-            f"{where} has {key!r} {value!r}, expected a positive "
-            f"{'number' if is_real else 'integer'}{' or 0' if least == 0 else ''}."
+        raise errors.InputError(
+            *("E143", f"it has {key!r} {value!r}", where),
+            expected=f"a positive {'number' if is_real else 'integer'}"
+            f"{' or 0' if least == 0 else ''}",
+            remedy="get it again",
         )
     return value
 
@@ -261,5 +284,7 @@ _REFUSED_OF = {
         ),
     },
 }
+_CODES = {"auto_map": "E140", "quantization_config": "E116"}
+"""Code of what is refused; of all else it is E142."""
 _PROBLEMS = ("regression", "multi_label_classification")
 _OTHER_HEADS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import (
     folders,
     head_files,
@@ -77,9 +77,9 @@ def write_model(
         The folder.
 
     Raises:
-        OSError: the disk has no room.
-        ValueError: the folder holds something else, the base cannot be written, or the
-            encoder, a head or a dtype does not fit.
+        MachineError: the disk has no room.
+        UsageError: the folder holds something else, or a dtype does not fit.
+        InputError: the base cannot be written, or the encoder or a head does not fit.
     """
     target = check_target(folder)
     for head in heads:
@@ -129,7 +129,7 @@ def check_base(base: LanguageCheckpoint) -> None:
         base: checkpoint that will be exported with another encoder.
 
     Raises:
-        ValueError: as for `language_files`.
+        InputError: as for `language_files`.
     """
     language_files.config(base)
     language_files.config(base, class_names=("no", "yes"))
@@ -151,7 +151,8 @@ def weights(
         buffers and a pooler that RoBERTa's classifier does not use.
 
     Raises:
-        ValueError: as for `write_model`.
+        InputError: as for `write_model`.
+        UsageError: as for `write_model`.
     """
     base = base if dtype is None else model_folder.in_float32(base)
     state = language.with_encoder(base, encoder)
@@ -218,9 +219,9 @@ def _check_head(base, head):
     wanted = tree.unflatten({p: np.empty(shape) for p, shape in shapes.items()})
     tree.check_same(wanted, head.tree, (f"A head of {base.family}", source))
     if count < 2:
-        raise ValueError(
-            f"{source} has {count} class(es), expected at least two; one class leaves "
-            "nothing to predict."
+        raise errors.InputError(
+            *("E304", f"it has {count} class(es)", source, "at least two"),
+            remedy="leave the task out: one class leaves nothing to predict",
         )
     tree.check_finite(head.tree, source)
     if head.class_names is not None:

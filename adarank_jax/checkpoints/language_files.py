@@ -6,6 +6,7 @@ true.
 
 from collections.abc import Sequence
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats, model_folder
 from adarank_jax.checkpoints.language import LanguageCheckpoint
 
@@ -23,7 +24,7 @@ def config(
         class_names: of a task; None for the bare encoder.
 
     Raises:
-        ValueError: a GPT-2 with a head has no token to pad with, or the file is a link
+        InputError: a GPT-2 with a head has no token to pad with, or the file is a link
             that leads out of its folder.
     """
     file = base.folder / "config.json"
@@ -48,10 +49,12 @@ def _padding_id(base, values):
     found = values.get("pad_token_id")
     found = values.get("eos_token_id", 50256) if found is None else found
     if not isinstance(found, int) or not 0 <= found < base.config["vocabulary_size"]:
-        raise ValueError(
-            f"`{base.folder / 'config.json'}` has neither 'pad_token_id' nor "
-            f"'eos_token_id' that is a token, got {found!r}; a head looks at the last "
-            "token that is no padding. Put one of them there."
+        raise errors.InputError(
+            "E143",
+            f"it has neither 'pad_token_id' nor 'eos_token_id' that is a token, got "
+            f"{found!r}; a head looks at the last token that is no padding",
+            where=f"`{base.folder / 'config.json'}`",
+            remedy="put one of them there",
         )
     return found
 
@@ -63,7 +66,7 @@ def tokenizer(base: LanguageCheckpoint) -> dict[str, bytes]:
         base: checkpoint that is exported.
 
     Raises:
-        ValueError: a file is a link that leads out of its folder.
+        InputError: a file is a link that leads out of its folder.
     """
     places = [base.folder / name for name in _TOKENIZER]
     return {p.name: model_folder.read_inside(p) for p in places if p.is_file()}

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from adarank_jax import errors
+
 
 class Layout(NamedTuple):
     """How a state dict holds a language model.
@@ -137,7 +139,7 @@ def recognise(
         passed over.
 
     Raises:
-        ValueError: the names are not those of such a model, a prefix is unknown or
+        InputError: the names are not those of such a model, a prefix is unknown or
             ambiguous, or names are missing or left over; the message lists both sides.
     """
     check_family(family)
@@ -186,22 +188,29 @@ def _start(tensors, family, where):
     anchor = _ANCHORS[family]
     starts = [n.removesuffix(anchor) for n in tensors if f".{n}".endswith(f".{anchor}")]
     if not starts:
-        raise ValueError(
-            f"{where} is no {_CLASSES[family]}: none of its {len(tensors)} names ends "
-            f"in {anchor!r}; the first are {list(tensors)[:4]}."
+        raise errors.InputError(
+            "E218",
+            f"it is no {_CLASSES[family]}: none of its {len(tensors)} names ends in "
+            f"{anchor!r}, the first are {list(tensors)[:4]}",
+            where=where,
+            remedy="check whether weights and config.json belong together",
         )
     if len(starts) > 1:
-        raise ValueError(
-            f"{where} holds {len(starts)} encoders, expected one; their names begin "
-            f"with {sorted(starts)}; save one of them alone."
+        raise errors.InputError(
+            "E212",
+            f"it holds {len(starts)} encoders, whose names begin with {sorted(starts)}",
+            where=where,
+            expected="one",
+            remedy="save one of them alone",
         )
     found = _own_start(starts[0], family)
     if found is None:
-        raise ValueError(
-            f"{where} has names with the prefix {starts[0]!r}, expected that of a "
-            f"{_CLASSES[family]} ({PREFIXES[family]!r} or none) after any of "
-            f"{_WRAPPERS}; is it another kind of model? Otherwise remove the prefix "
-            "from the names."
+        raise errors.InputError(
+            *("E212", f"it has names with the prefix {starts[0]!r}", where),
+            expected=f"that of a {_CLASSES[family]} ({PREFIXES[family]!r} or none) "
+            f"after any of {_WRAPPERS}",
+            remedy="remove the prefix from the names, unless it is another kind of "
+            "model",
         )
     return found
 
@@ -232,25 +241,24 @@ def _check_names(tensors, layout, where):
     lines = [f"{len(missing)} missing{_grouped(missing, expected)}"] if missing else []
     if extra:
         lines.append(f"{len(extra)} without a place{_grouped(extra, tensors)}")
-    raise ValueError(
-        f"{where} looks like a {layout.model} with the prefix "
+    found = (
+        f"it looks like a {layout.model} with the prefix "
         f"{layout.wrapper + layout.prefix!r}, but its names do not fit: "
         + " and ".join(lines)
-        + _advice(missing)
     )
-
-
-def _advice(missing):
-    """Says what to do about names that do not fit."""
     if missing and all(".pooler.dense." in f".{name}" for name in missing):
-        return (
-            "; the model was saved without its pooler (as masked language models and "
-            "token classifiers are), which BertForSequenceClassification needs; take a "
-            "checkpoint with a pooler, nothing is made up for it."
+        raise errors.InputError(
+            "E210",
+            f"{found}; the model was saved without its pooler (as masked language "
+            "models and token classifiers are), which BertForSequenceClassification "
+            "needs",
+            where=where,
+            remedy="take a checkpoint with a pooler, nothing is made up for it",
         )
-    return (
-        "; expected are an encoder and perhaps the head of sequence classification; "
-        "save the state dict of one whole model and nothing else."
+    raise errors.InputError(
+        *("E210" if missing else "E211", found, where),
+        expected="an encoder and perhaps the head of sequence classification",
+        remedy="save the state dict of one whole model and nothing else",
     )
 
 

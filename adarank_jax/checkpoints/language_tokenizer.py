@@ -11,8 +11,10 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats
 from adarank_jax.checkpoints.language import LanguageCheckpoint, has_tokenizer
+from adarank_jax.errors import Message
 
 
 class TokenizerFiles(NamedTuple):
@@ -33,7 +35,7 @@ class TokenizerFiles(NamedTuple):
     sha256: str | None
 
 
-def check_tokenizer(base: LanguageCheckpoint, folder: pathlib.Path) -> list[str]:
+def check_tokenizer(base: LanguageCheckpoint, folder: pathlib.Path) -> list[Message]:
     """Checks that the tokenizer in a folder is that of a model.
 
     Args:
@@ -45,14 +47,15 @@ def check_tokenizer(base: LanguageCheckpoint, folder: pathlib.Path) -> list[str]
         cut texts in other ways.
 
     Raises:
-        FileNotFoundError: the folder has no tokenizer.
-        ValueError: an id has no row in the embeddings, a special token has another id
+        MissingError: the folder has no tokenizer.
+        InputError: an id has no row in the embeddings, a special token has another id
             than a config.json says, or the vocabulary differs from that of the base;
             all of it in one message.
     """
     folder = pathlib.Path(folder)
     tokenizer = _with_usual(read_tokenizer(folder), base.family)
-    problems = _beyond(tokenizer, base) + _unknown(tokenizer)
+    beyond = _beyond(tokenizer, base)
+    problems = beyond + _unknown(tokenizer)
     is_other = folder.resolve() != base.folder.resolve()
     for place in (base.folder, folder)[: 1 + is_other]:
         if (place / "config.json").is_file():
@@ -63,9 +66,12 @@ def check_tokenizer(base: LanguageCheckpoint, folder: pathlib.Path) -> list[str]
         problems += _vocabulary(tokenizer, own) + _roles(tokenizer, own)
         warnings = _steps(tokenizer, own, folder, base)
     if problems:
-        raise ValueError(
-            f"The tokenizer in `{folder}` is not that of `{base.source}`; take the "
-            "tokenizer that the model was trained with:\n  " + "\n  ".join(problems)
+        raise errors.InputError(
+            "E341" if problems == beyond else "E340",
+            f"the tokenizer is not that of `{base.source}`:\n  "
+            + "\n  ".join(problems),
+            where=f"`{folder}`",
+            remedy="take the tokenizer that the model was trained with",
         )
     return warnings
 
@@ -77,16 +83,18 @@ def read_tokenizer(folder: pathlib.Path) -> TokenizerFiles:
         folder: with tokenizer.json, or vocab.json and merges.txt, or vocab.txt.
 
     Raises:
-        FileNotFoundError: there is none of them.
-        ValueError: a file is damaged.
+        MissingError: there is none of them.
+        InputError: a file is damaged.
 
     Returns:
         What they say.
     """
     if not has_tokenizer(folder):
-        raise FileNotFoundError(
-            f"`{folder}` holds no tokenizer (tokenizer.json, vocab.json or vocab.txt); "
-            "put that of the model there."
+        raise errors.MissingError(
+            "E346",
+            "it holds no tokenizer (tokenizer.json, vocab.json or vocab.txt)",
+            where=f"`{folder}`",
+            remedy="put that of the model there",
         )
     config = _json(folder, "tokenizer_config.json")
     whole = _json(folder, "tokenizer.json")
@@ -108,10 +116,10 @@ def read_tokenizer(folder: pathlib.Path) -> TokenizerFiles:
         ids |= _added([{**_dict(v), "id": _int(k)} for k, v in decoder.items()])
     wrong = [token for token, i in ids.items() if type(i) is not int or i < 0]
     if not ids or wrong:
-        raise ValueError(
-            f"`{folder}` has a tokenizer whose vocabulary is "
-            f"{f'no number for {wrong[:3]}' if wrong else 'empty'}, expected an id for "
-            "each token; get its files again."
+        has = f"has no number for {wrong[:3]}" if wrong else "is empty"
+        raise errors.InputError(
+            *("E347", f"its tokenizer's vocabulary {has}", f"`{folder}`"),
+            *("an id for each token", "get its files again"),
         )
     steps |= {key: json.dumps(config[key]) for key in _SWITCHES if key in config}
     special = _special(_json(folder, "special_tokens_map.json")) | _special(config)
@@ -141,13 +149,19 @@ def _model(model, folder):
         pairs = [entry for entry in vocabulary if isinstance(entry, list) and entry]
         vocabulary = {str(token): i for i, (token, *_) in enumerate(pairs)}
     if not isinstance(vocabulary, dict):
-        raise ValueError(
-            f"`{folder / 'tokenizer.json'}` has no vocabulary in 'model'; get it again."
+        raise errors.InputError(
+            "E347",
+            "it has no vocabulary in 'model'",
+            where=f"`{folder / 'tokenizer.json'}`",
+            remedy="get it again",
         )
     merges = model.get("merges") or []
     if not isinstance(merges, list) or not all(map(_is_merge, merges)):
-        raise ValueError(
-            f"`{folder / 'tokenizer.json'}` has merges that are no pairs; get it again."
+        raise errors.InputError(
+            "E347",
+            "it has merges that are no pairs",
+            where=f"`{folder / 'tokenizer.json'}`",
+            remedy="get it again",
         )
     # Old files write a pair with a space between, new ones as a list.
     return dict(vocabulary), [
@@ -174,7 +188,10 @@ def _lines(file):
     try:
         return file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"`{file}` is no UTF-8 text: {error}; get it again.") from None
+        found = f"it is no UTF-8 text: {error}"
+        raise errors.InputError(
+            "E347", found, f"`{file}`", remedy="get it again"
+        ) from None
 
 
 def _added(entries):
@@ -276,10 +293,12 @@ def _steps(tokenizer, own, folder, base):
     differing = sorted(n for n in shared if tokenizer.steps[n] != own.steps[n])
     if not differing:
         return []
-    return [
-        f"The tokenizer in `{folder}` has the vocabulary of `{base.source}` but "
-        f"differs in {', '.join(differing)}, so it may cut texts in another way."
-    ]
+    found = (
+        f"the tokenizer has the vocabulary of `{base.source}` but differs in "
+        f"{', '.join(differing)}, so it may cut texts in another way"
+    )
+    remedy = "check which of the two the model was trained with"
+    return [Message("W347", found, f"`{folder}`", remedy=remedy)]
 
 
 _ROLES = ("pad", "bos", "eos", "cls", "sep")

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import clip_config, formats
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.checkpoints.model_folder import read_inside, to_json, without_name
@@ -21,7 +22,7 @@ def config(base: ClipCheckpoint, dtype: str | None = None) -> bytes:
         dtype: that its weights are rounded to; None if they are not.
 
     Raises:
-        ValueError: no class of transformers pools as the base does.
+        InputError: no class of transformers pools as the base does.
     """
     file = _folder(base) / "config.json"
     is_own = base.layout.kind == "hugging_face" and file.is_file()
@@ -45,15 +46,17 @@ def new_config(config: Mapping[str, Any]) -> dict[str, Any]:
             CLIPVisionModelWithProjection.
 
     Raises:
-        ValueError: no class of transformers pools as the image tower does.
+        InputError: no class of transformers pools as the image tower does.
     """
     if config["text"] is not None:
         return clip_config.to_hugging_face_config(config)
     vision = config["vision"]
     if vision["pooling"] != "class_token":
-        raise ValueError(
+        raise errors.InputError(
+            "E202",
             "CLIPVisionModelWithProjection pools the class token, but the image tower "
-            f"pools by {vision['pooling']!r}; such a model cannot be exported."
+            f"pools by {vision['pooling']!r}",
+            remedy="switch the export off, as such a model cannot be exported",
         )
     fields = clip_config.hugging_face_fields("vision", vision)
     return {
@@ -71,7 +74,7 @@ def open_clip_config(base: ClipCheckpoint) -> bytes:
         base: checkpoint that is exported.
 
     Raises:
-        ValueError: open_clip has no such model.
+        InputError: open_clip has no such model.
     """
     file = _folder(base) / "open_clip_config.json"
     images = _to_open_clip(preprocessing(base))
@@ -93,7 +96,7 @@ def beside(base: ClipCheckpoint) -> dict[str, bytes]:
             for transformers, one is made from `preprocessing`.
 
     Raises:
-        ValueError: a file is a link that leads out of the folder, or no preprocessing
+        InputError: a file is a link that leads out of the folder, or no preprocessing
             that can be written.
     """
     folder = _folder(base)
@@ -117,7 +120,7 @@ def preprocessing(base: ClipCheckpoint) -> dict[str, Any]:
         says, in the same words; else CLIP's preprocessing for its image size.
 
     Raises:
-        ValueError: a file is no JSON object, or asks open_clip for another kind of
+        InputError: a file is no JSON object, or asks open_clip for another kind of
             resizing than CLIP's.
     """
     file, side = preprocessing_file(base), base.config["vision"]["image_size"]
@@ -129,9 +132,10 @@ def preprocessing(base: ClipCheckpoint) -> dict[str, Any]:
     given = _OPEN_CLIP | {k: v for k, v in values["preprocess_cfg"].items() if v}
     for key in ("resize_mode", "interpolation"):
         if given[key] not in (known := _KNOWN[key]):
-            raise ValueError(
-                f"`{file}` has 'preprocess_cfg' with {key!r} {given[key]!r}, expected "
-                f"one of {[*known]}; put a preprocessor_config.json beside it."
+            raise errors.InputError(
+                *("E142", f"it has 'preprocess_cfg' with {key!r} {given[key]!r}"),
+                *(f"`{file}`", f"one of {[*known]}"),
+                remedy="put a preprocessor_config.json beside it",
             )
     made = clip_preprocessing(side, given["mean"], given["std"])
     made["resample"] = _KNOWN["interpolation"][given["interpolation"]]
@@ -147,7 +151,7 @@ def preprocessing_file(base: ClipCheckpoint) -> pathlib.Path | None:
         base: checkpoint, with the files that lie beside its weights.
 
     Raises:
-        ValueError: a file is no JSON object.
+        InputError: a file is no JSON object.
     """
     keys = {"processor_config.json": "image_processor"}
     keys["open_clip_config.json"] = "preprocess_cfg"

@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import folders
 
 
@@ -52,7 +53,8 @@ def cast(state: Mapping[str, np.ndarray], dtype: str | None) -> dict[str, np.nda
         The same names; other tensors are as they were.
 
     Raises:
-        ValueError: there is no such dtype, or a number does not fit it.
+        ValueError: there is no such dtype.
+        UsageError: a number does not fit it.
 
     Examples:
         >>> import numpy as np
@@ -74,8 +76,9 @@ def cast(state: Mapping[str, np.ndarray], dtype: str | None) -> dict[str, np.nda
     floats = {name: x for name, x in rounded.items() if _is_floating(x)}
     bad = [name for name, x in floats.items() if not np.isfinite(x).all()]
     if bad:
-        raise ValueError(
-            f"{bad[0]!r} has numbers that do not fit {dtype}; take bfloat16 or float32."
+        raise errors.UsageError(
+            *("E221", f"{bad[0]!r} has numbers that do not fit {dtype}"),
+            remedy="take bfloat16 or float32",
         )
     return rounded
 
@@ -155,16 +158,18 @@ def check_room(target: pathlib.Path, needed: int) -> None:
         needed: bytes of all its weights.
 
     Raises:
-        OSError: there is no room.
+        MachineError: there is no room.
     """
     place = target.absolute().parent
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed + _SLACK > free:
-        raise OSError(
-            f"`{target}` needs {needed + _SLACK:,} bytes, but {free:,} are free there; "
-            "make room, or choose another folder."
+        raise errors.MachineError(
+            "E401",
+            f"it needs {needed + _SLACK:,} bytes, but {free:,} are free there",
+            where=f"`{target}`",
+            remedy="make room, or choose another folder",
         )
 
 
@@ -175,16 +180,18 @@ def read_inside(file: pathlib.Path) -> bytes:
         file: that lies beside the weights of a checkpoint.
 
     Raises:
-        ValueError: it is such a link.
+        InputError: it is such a link.
     """
     real, roots = file.resolve(), [file.parent.resolve()]
     roots += [
         p.parent.resolve() / "blobs" for p in file.parents if p.name == "snapshots"
     ]
     if not any(real.is_relative_to(root) for root in roots):
-        raise ValueError(
-            f"`{file}` is a link to `{real}`, outside the folder of the model; put the "
-            "file itself there."
+        raise errors.InputError(
+            "E154",
+            f"this is a link to `{real}`, outside the folder of the model",
+            where=f"`{file}`",
+            remedy="put the file itself there",
         )
     return real.read_bytes()
 

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge
 from adarank_jax.core.merge import Variables
@@ -126,7 +126,8 @@ def pack(variables: Variables, settings: Settings) -> bytes:
             finite.
     """
     name = "the recipe"
-    _check_settings(name, settings)
+    if problems := _problems(settings):
+        raise ValueError(f"The settings are not valid: {'; '.join(problems)}.")
     coefficients, logits = map(tree.without_none, variables)
     for kind, leaves in (("coefficients", coefficients), ("logits", logits)):
         tree.check_finite(leaves, f"The {kind} of {name}")
@@ -176,13 +177,15 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         path: of a file that `write_recipe` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or is not a recipe.
+        MissingError: there is no such file.
+        DamageError: the file is damaged, or is not a recipe.
+        InputError: it is of another version, or holds numbers that are not finite.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no recipe `{path}`; an export holds it as recipe.safetensors."
+        raise errors.MissingError(
+            *("E101", "there is no such recipe", f"`{path}`"),
+            remedy="look into an export, which holds it as recipe.safetensors",
         )
     try:
         with safetensors.safe_open(path, framework="np") as file:
@@ -194,16 +197,23 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         known = version in (2, _VERSION)
         settings = _settings(document["settings"], version) if known else None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{path}` is no recipe of merged weights ({error}); expected a file that "
-            "an export wrote as recipe.safetensors. Copy it again."
+        raise errors.DamageError(
+            *("E661", f"it is no recipe of merged weights ({error})", f"`{path}`"),
+            expected="a file that an export wrote as recipe.safetensors",
+            remedy="copy it again",
         ) from error
     if settings is None:
-        raise ValueError(
-            f"`{path}` is a recipe of version {version!r}, this adarank_jax reads "
-            f"versions 2 and {_VERSION}; rebuild it with the version in its settings."
+        raise errors.InputError(
+            *("E662", f"it is a recipe of version {version!r}", f"`{path}`"),
+            expected=f"version 2 or {_VERSION}, which this adarank_jax reads",
+            remedy="rebuild it with the version in its settings",
         )
-    _check_settings(f"`{path}`", settings)
+    if problems := _problems(settings):
+        raise errors.DamageError(
+            *("E661", f"its settings are not valid: {'; '.join(problems)}"),
+            where=f"`{path}`",
+            remedy="copy it again",
+        )
     return _recipe(path, arrays, ranks, settings)
 
 
@@ -218,8 +228,8 @@ def _settings(document, version):
     return Settings(**{**document, **tuples})
 
 
-def _check_settings(name, settings):
-    """Raises if a setting is none that can be rebuilt from."""
+def _problems(settings):
+    """Lists the settings that cannot be rebuilt from."""
     problems = [
         f"`{field}` must be {expected}, got {getattr(settings, field)!r}"
         for field, expected, holds in _RULES
@@ -240,10 +250,7 @@ def _check_settings(name, settings):
             f"`experts` must hold one digest a task, got {len(settings.experts)} for "
             f"{len(settings.tasks)} tasks"
         )
-    if problems:
-        raise ValueError(
-            f"The settings of {name} are not valid: {'; '.join(problems)}."
-        )
+    return problems
 
 
 def _recipe(path, arrays, ranks, settings):
@@ -261,17 +268,17 @@ def _recipe(path, arrays, ranks, settings):
             bits = np.unpackbits(array, count=count).astype(bool)
             kept[key] = bits.reshape(tasks, ranks[key])
         else:
-            raise ValueError(f"`{path}` holds {name!r}, which belongs to no recipe.")
+            raise _damaged(path, f"it holds {name!r}, which belongs to no recipe")
     if not coefficients or kept.keys() - coefficients.keys() or kept.keys() ^ ranks:
-        raise ValueError(
-            f"`{path}` is not whole: masks and coefficients must be of the same "
-            f"tensors, got {len(kept)} masks of {len(ranks)}, {len(coefficients)} "
-            "coefficients; copy it again."
+        raise _damaged(
+            path,
+            "it is not whole: masks and coefficients must be of the same tensors, got "
+            f"{len(kept)} masks of {len(ranks)}, {len(coefficients)} coefficients",
         )
     if both := coefficients.keys() & set(settings.unmerged):
-        raise ValueError(
-            f"`{path}` has coefficients of {sorted(both)}, which it says are not "
-            "merged; copy it again."
+        raise _damaged(
+            path,
+            f"it has coefficients of {sorted(both)}, which it says are not merged",
         )
     tree.check_finite(tree.unflatten(coefficients), f"`{path}`")
     coefficients |= dict.fromkeys(settings.unmerged)
@@ -279,13 +286,16 @@ def _recipe(path, arrays, ranks, settings):
     return Recipe(tree.unflatten(coefficients), tree.unflatten(whole), settings)
 
 
+def _damaged(path, found, expected=""):
+    """Makes the error about a recipe that is not as it was written."""
+    return errors.DamageError("E661", found, f"`{path}`", expected, "copy it again")
+
+
 def _expect(path, name, array, dtype, shape):
     """Checks dtype and shape of one array."""
     if array.dtype != dtype or array.shape != shape:
-        raise ValueError(
-            f"`{path}` holds {name!r} as {array.dtype} {array.shape}, expected "
-            f"{np.dtype(dtype)} {shape}; copy the file again."
-        )
+        found = f"it holds {name!r} as {array.dtype} {array.shape}"
+        raise _damaged(path, found, f"{np.dtype(dtype)} {shape}")
 
 
 def _is_digest(value):

@@ -11,6 +11,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import pickle_names
 
 MOST_BYTES = 64_000_000
@@ -67,7 +68,7 @@ def parse(content: bytes, source: str) -> Graph:
         The graph of values that it describes.
 
     Raises:
-        ValueError: it is damaged, too large, or names something that runs code.
+        InputError: it is damaged, too large, or names something that runs code.
 
     Examples:
         >>> node = parse(b"cnumpy\nzeros\n(I3\ntR.", "this").root
@@ -75,12 +76,14 @@ def parse(content: bytes, source: str) -> Graph:
         ('numpy.zeros', (3,))
         >>> parse(b"cos\nsystem\n(S'ls'\ntR.", "this")
         Traceback (most recent call last):
-        ValueError: this contains code: os.system; nothing was run. Do not use it.
+        adarank_jax.errors.InputError: E150 this: it contains code: os.system; nothing
+            was run; do not use it.
     """
     if len(content) > MOST_BYTES:
-        raise ValueError(
-            f"{source} is a pickle of {len(content):,} bytes, expected at most "
-            f"{MOST_BYTES:,}."
+        raise errors.InputError(
+            *("E153", f"this is a pickle of {len(content):,} bytes", source),
+            expected=f"at most {MOST_BYTES:,}",
+            remedy="save the state dict alone",
         )
     machine, position = _Machine(source), -1
     try:
@@ -88,23 +91,40 @@ def parse(content: bytes, source: str) -> Graph:
         for count, (opcode, arg, at) in opcodes:
             position = at or 0
             if count == MOST_OPCODES:
-                raise _Refused(f"has more than {MOST_OPCODES:,} opcodes; too many.")
+                raise _Refused(
+                    "E153",
+                    f"it has more than {MOST_OPCODES:,} opcodes",
+                    "save the state dict alone",
+                )
             if opcode.name not in _OPCODES:
-                raise _Refused(f"uses the pickle opcode {opcode.name}; not read.")
+                found = f"it uses the pickle opcode {opcode.name}, which is not read"
+                raise _Refused("E128", found, "save the state dict alone")
             _OPCODES[opcode.name](machine, arg)
     except _Refused as error:
-        raise ValueError(f"{source} {error}") from None
+        code, found, remedy = error.args
+        raise errors.InputError(code, found, source, remedy=remedy) from None
     except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise ValueError(
-            f"{source} is no whole pickle ({type(error).__name__}); get it again."
-        ) from error
+        found = f"this is no whole pickle ({type(error).__name__})"
+        raise errors.InputError("E128", found, source, remedy="get it again") from error
     if position + 1 != len(content) or len(machine.stack) != 1 or machine.below:
-        raise ValueError(f"{source} is no whole pickle: it ends too early or too late.")
+        found = "this is no whole pickle: it ends too early or too late"
+        raise errors.InputError("E128", found, source, remedy="get it again")
     return Graph(machine.stack[0], tuple(sorted(machine.names)))
 
 
 class _Refused(Exception):
-    """Why a pickle is not read; begins after its name."""
+    """Why a pickle is not read: code, what was found, what to do."""
+
+
+def _damaged(found):
+    """Says that a pickle does what no pickle does."""
+    return _Refused("E128", found, "get it again: it is damaged")
+
+
+def _contains_code(path):
+    """Says that a pickle would have run something."""
+    found = f"it contains code: {path}; nothing was run"
+    return _Refused("E150", found, "do not use it")
 
 
 class _Machine:
@@ -139,34 +159,32 @@ class _Machine:
     def look_up(self, module, name):
         """Turns two texts into a `Global`."""
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise _Refused("names a class by something that is no text; damaged.")
+            raise _damaged("it names a class by something that is no text")
         path = f"{module}.{name}"
         if not all(part.isidentifier() for part in path.split(".")):
-            raise _Refused(f"names a class {path[:80]!r}, which is no name; damaged.")
+            raise _damaged(f"it names a class {path[:80]!r}, which is no name")
         if pickle_names.runs_code(module, name):
-            raise _Refused(f"contains code: {path}; nothing was run. Do not use it.")
+            raise _contains_code(path)
         return self.names.setdefault(path, Global(path))
 
     def call(self, function, args):
         """Notes a call."""
         if not (isinstance(function, Global) and isinstance(args, tuple)):
-            raise _Refused("calls something that is no class; damaged.")
+            raise _damaged("it calls something that is no class")
         is_plain = (
             len(args) == 2
             and isinstance(args[0], Global)
             and pickle_names.is_member(args[1])
         )
         if function.path in pickle_names.GETATTR and not is_plain:
-            raise _Refused(
-                f"contains code: {function.path}; nothing was run. Do not use it."
-            )
+            raise _contains_code(function.path)
         self.push(Node(function.path, args))
 
     def build(self, _):
         """Notes the state of an object."""
         node, state = self.take(2)
         if not isinstance(node, Node):
-            raise _Refused("sets the state of something that is no object; damaged.")
+            raise _damaged("it sets the state of something that is no object")
         node.state = state
         self.push(node)
 
@@ -174,7 +192,7 @@ class _Machine:
         """Notes items of the dict or object on the stack."""
         target = self.stack[-1]
         if not isinstance(target, dict | Node) or len(pairs) % 2:
-            raise _Refused("sets items of something that is no dict; damaged.")
+            raise _damaged("it sets items of something that is no dict")
         items = target.items if isinstance(target, Node) else target
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             items[_key(key)] = value
@@ -185,7 +203,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Node):
-            raise _Refused("appends to something that is no list; damaged.")
+            raise _damaged("it appends to something that is no list")
 
 
 def _key(value):
@@ -199,14 +217,16 @@ def _key(value):
 def _integer(machine, value):
     """Pushes an integer of at most 2,048 bits."""
     if value.bit_length() > 2048:
-        raise _Refused(f"has an integer of {value.bit_length():,} bits; not read.")
+        found = f"it has an integer of {value.bit_length():,} bits"
+        raise _Refused("E153", found, "do not use it")
     machine.push(value)
 
 
 def _protocol(_, version):
     """Checks the version of the language."""
     if version > 5:
-        raise _Refused(f"is of pickle protocol {version}, expected at most 5.")
+        found = f"it is of pickle protocol {version}, the newest known is 5"
+        raise _Refused("E128", found, "save it again with an older protocol")
 
 
 def _inst(machine, names):

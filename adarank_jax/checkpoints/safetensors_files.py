@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats
 
 MOST_HEADER_BYTES = 1 << 24
@@ -31,14 +32,15 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         copied, so the file must not be changed while they are in use.
 
     Raises:
-        FileNotFoundError: there is no such file; the message has the nearest name.
-        ValueError: it has another format, is damaged, or holds dtypes that are unknown
+        MissingError: there is no such file; the message has the nearest name.
+        InputError: it has another format, is damaged, or holds dtypes that are unknown
             or quantised; the message names the tensor.
     """
     path = pathlib.Path(path)
     if formats.sniff(path) != "safetensors":
-        raise ValueError(
-            f"`{path}` is a zip archive, expected safetensors; `read_state` reads both."
+        raise errors.InputError(
+            *("E118", "this is a zip archive", f"`{path}`", "safetensors"),
+            remedy="call `read_state`, which reads both",
         )
     with path.open("rb") as stream:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -58,7 +60,7 @@ def parse_tensors(
         Read-only arrays by name, views of `content`.
 
     Raises:
-        ValueError: as `read_tensors`.
+        InputError: as `read_tensors`.
     """
     header, start = _header(content, path)
     header.pop("__metadata__", None)
@@ -75,29 +77,34 @@ def parse_tensors(
 
 def _header(content, path):
     """Parses the JSON header; returns it and where the data starts."""
-    damaged = f"`{path}` is no whole safetensors file:"
+    where = f"`{path}`"
     size = len(content)
     if size < 10:
-        raise ValueError(f"{damaged} it has {size} bytes; download or make it again.")
+        found = f"this is no whole safetensors file: it has {size} bytes"
+        raise errors.InputError("E111", found, where, remedy=_AGAIN)
     length = int.from_bytes(content[:8], "little")
     if length > MOST_HEADER_BYTES:
-        raise ValueError(
-            f"{damaged} it claims a header of {length:,} bytes, expected at most "
-            f"{MOST_HEADER_BYTES:,}; download or make it again."
+        raise errors.InputError(
+            *("E113", f"it claims a header of {length:,} bytes", where),
+            expected=f"at most {MOST_HEADER_BYTES:,}",
+            remedy=_AGAIN,
         )
     if length + 8 > size:
-        raise ValueError(f"{damaged} {_missing(size, length + 8)}")
+        raise _cut_off(size, length + 8, where)
     header = formats.parse_json(
         content[8 : 8 + length], f"The header of `{path}`", most_containers=1_000_000
     )
     return header, 8 + length
 
 
-def _missing(found, needed):
+def _cut_off(found, needed, where, part=""):
     """Says how much of a file is there."""
-    return (
-        f"{found:,} bytes found of {needed:,} needed, "
-        f"{100 * (needed - found) / needed:.2g} % missing; download or make it again."
+    return errors.InputError(
+        "E111",
+        f"this is no whole safetensors file: {part}{found:,} bytes found of {needed:,} "
+        f"needed, {100 * (needed - found) / needed:.2g} % missing",
+        where=where,
+        remedy=_AGAIN,
     )
 
 
@@ -105,32 +112,40 @@ def _check_entry(name: str, entry: Any, path) -> tuple[int, int]:
     """Checks one entry of the header; returns its span in the data."""
     where = f"Tensor {name!r} of `{path}`"
     if not isinstance(entry, Mapping) or not entry.keys() >= _FIELDS:
-        raise ValueError(f"{where} must have the fields {sorted(_FIELDS)}; {_AGAIN}")
+        found = f"its entry must have the fields {sorted(_FIELDS)}"
+        raise errors.InputError("E114", found, where, remedy=_DAMAGED)
     dtype, shape, span = (entry[field] for field in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        reason = (
-            formats.DEQUANTISE
-            if str(dtype).startswith(("F8", "F6", "F4"))
-            else f"expected one of {', '.join(DTYPES)}; convert it first"
+        is_quantised = str(dtype).startswith(("F8", "F6", "F4"))
+        quantised = ", quantised" if is_quantised else ""
+        raise errors.InputError(
+            *("E116", f"it has the dtype {str(dtype)[:20]!r}{quantised}", where),
+            expected=f"one of {', '.join(DTYPES)}",
+            remedy=formats.DEQUANTISE if is_quantised else "convert it first",
         )
-        raise ValueError(f"{where} has the dtype {str(dtype)[:20]!r}: {reason}.")
     if not (_are_counts(shape) and len(shape) <= 32):
-        raise ValueError(
-            f"{where} must have a shape of integers >= 0, at most 32, got "
-            f"{str(shape)[:80]}; {_AGAIN}"
+        raise errors.InputError(
+            *("E114", f"it has the shape {str(shape)[:80]}", where),
+            expected="a shape of integers >= 0, at most 32",
+            remedy=_DAMAGED,
         )
     if not (_are_counts(span) and len(span) == 2 and span[0] <= span[1]):
-        raise ValueError(
-            f"{where} must have offsets 0 <= begin <= end, got {str(span)[:80]}; "
-            f"{_AGAIN}"
+        raise errors.InputError(
+            *("E114", f"it has the offsets {str(span)[:80]}", where),
+            expected="0 <= begin <= end",
+            remedy=_DAMAGED,
         )
     if math.prod(size or 1 for size in shape) >= 1 << 48:
-        raise ValueError(f"{where} has the shape {tuple(shape)}; {_AGAIN}")
+        found = f"it has the shape {tuple(shape)}, which no tensor has"
+        raise errors.InputError("E114", found, where, remedy=_DAMAGED)
     needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
     if span[1] - span[0] != needed:
-        raise ValueError(
-            f"{where} of shape {tuple(shape)} and dtype {dtype} needs {needed:,} "
-            f"bytes, but its offsets {span} hold {span[1] - span[0]:,}; {_AGAIN}"
+        raise errors.InputError(
+            "E114",
+            f"its shape {tuple(shape)} and dtype {dtype} need {needed:,} bytes, but "
+            f"its offsets {span} hold {span[1] - span[0]:,}",
+            where=where,
+            remedy=_DAMAGED,
         )
     return span[0], span[1]
 
@@ -152,21 +167,23 @@ def _check_layout(spans, size, path):
                 if begin < position
                 else f"leaves a hole of {begin - position:,} bytes after {last}"
             )
-            raise ValueError(f"Tensor {name!r} of `{path}` {fault}; {_AGAIN}")
+            where = f"Tensor {name!r} of `{path}`"
+            raise errors.InputError("E114", f"it {fault}", where, remedy=_DAMAGED)
         position, last = end, f"{name!r}"
     if size < position:
-        raise ValueError(
-            f"`{path}` is no whole safetensors file: its data has "
-            f"{_missing(size, position)}"
-        )
+        raise _cut_off(size, position, f"`{path}`", "of its data, ")
     if size > position:
-        raise ValueError(
-            f"`{path}` has {size - position:,} extra bytes after the last tensor, "
-            "which no safetensors file has; download or make it again."
+        raise errors.InputError(
+            "E112",
+            f"{size - position:,} extra bytes after the last tensor, which no "
+            "safetensors file has",
+            where=f"`{path}`",
+            remedy=_AGAIN,
         )
 
 
-_AGAIN = "the file is damaged: download or make it again."
+_AGAIN = "download or make it again"
+_DAMAGED = f"the file is damaged: {_AGAIN}"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 DTYPES: dict[str, Any] = {
     "F64": np.float64,

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import all_cores
+from adarank_jax.errors import Message
 from adarank_jax.tree import Predicate, Tree
 
 LARGEST_RATIO = 0.5
@@ -25,7 +26,7 @@ def check_distance(
     names: tuple[str, str],
     is_compared: Predicate,
     dtypes: tuple[str, str],
-) -> list[str]:
+) -> list[Message]:
     """Checks that the weights of an expert are near those of a base.
 
     Args:
@@ -40,7 +41,7 @@ def check_distance(
         numbers of another order.
 
     Raises:
-        ValueError: the two have other tensors or shapes, or are too far apart.
+        InputError: the two have other tensors or shapes, or are too far apart.
     """
     tree.check_same(base, expert, names)
     one, two = tree.flatten(base), tree.flatten(expert)
@@ -51,33 +52,41 @@ def check_distance(
     ]
     ratio = float(np.median(ratios))
     if not ratio < LARGEST_RATIO:
-        raise ValueError(
-            f"{names[1]} does not come from the base {names[0]}: the median of "
-            f"|expert - base| / |base| over {len(ratios)} matrices is {ratio:.2f}, "
-            f"expected below {LARGEST_RATIO} (an unrelated model gives about 1.4); "
-            "check which base the expert was fine-tuned from."
+        raise errors.InputError(
+            "E203",
+            f"it does not come from the base {names[0]}: the median of |expert - base| "
+            f"/ |base| over {len(ratios)} matrices is {ratio:.2f}",
+            where=names[1],
+            expected=f"below {LARGEST_RATIO} (an unrelated model gives about 1.4)",
+            remedy="check which base the expert was fine-tuned from",
         )
     warnings = []
     if all(each.is_equal for each in compared.values()):
-        warnings.append(
-            f"{names[1]} equals the base {names[0]}: its task vector is zero, so there "
-            "is nothing to keep or prune."
+        found = (
+            f"it equals the base {names[0]}: its task vector is zero, so there is "
+            "nothing to keep or prune"
         )
+        remedy = "check that it is the fine-tuned model"
+        warnings.append(Message("W223", found, names[1], remedy=remedy))
     if _BITS.get(dtypes[1], 32) < _BITS.get(dtypes[0], 32):
-        warnings.append(
-            f"{names[1]} is stored as {dtypes[1]} and the base {names[0]} as "
-            f"{dtypes[0]}: the task vector carries the noise of rounding."
+        found = (
+            f"it is stored as {dtypes[1]} and the base {names[0]} as {dtypes[0]}: the "
+            "task vector carries the noise of rounding"
         )
+        remedy = f"take the expert in {dtypes[0]} if there is one"
+        warnings.append(Message("W222", found, names[1], remedy=remedy))
     large = [
         f"{path} ({each.its_peak:.3g}, the base {each.own_peak:.3g})"
         for path, each in compared.items()
         if each.its_peak > _LARGEST_GROWTH * max(each.own_peak, 1e-3)
     ]
     if large:
-        warnings.append(
-            f"{names[1]} holds numbers more than {_LARGEST_GROWTH:,} times as large as "
-            f"those of the base {names[0]} in {', '.join(large[:3])}; is it damaged?"
+        found = (
+            f"it holds numbers more than {_LARGEST_GROWTH:,} times as large as those "
+            f"of the base {names[0]} in {', '.join(large[:3])}"
         )
+        remedy = "check whether it is damaged"
+        warnings.append(Message("W227", found, names[1], remedy=remedy))
     return warnings
 
 
@@ -108,7 +117,7 @@ def _compare(own, its):
     )
 
 
-def find_twins(experts: Mapping[str, Tree]) -> list[str]:
+def find_twins(experts: Mapping[str, Tree]) -> list[Message]:
     """Compares experts with each other.
 
     Args:
@@ -126,10 +135,9 @@ def find_twins(experts: Mapping[str, Tree]) -> list[str]:
         if twin is None:
             alike.append(task)
         else:
-            warnings.append(
-                f"The experts {twin!r} and {task!r} are identical; is one of the paths "
-                "wrong?"
-            )
+            found = f"the experts {twin!r} and {task!r} are identical"
+            remedy = "check whether one of the paths is wrong"
+            warnings.append(Message("W224", found, "experts", remedy=remedy))
     return warnings
 
 
@@ -141,30 +149,36 @@ def _are_equal(left, right):
     )
 
 
-def table(
-    base: Mapping[str, object], expert: Mapping[str, object], fields: tuple[str, ...]
-) -> str:
-    """Lists the fields in which two configurations differ, as a table.
+def check_fields(
+    base: Mapping[str, object],
+    expert: Mapping[str, object],
+    fields: tuple[str, ...],
+    names: tuple[str, str],
+) -> None:
+    """Checks that two configurations agree in what shapes do not show.
 
     Args:
         base: a configuration.
         expert: another.
         fields: that are compared.
+        names: what to call the two in messages.
 
-    Returns:
-        Lines to go behind a message; nothing if they agree.
-
-    Examples:
-        >>> table({"width": 4}, {"width": 4}, ("width",))
-        ''
+    Raises:
+        InputError: some differ; the message has them as a table.
     """
     lines = [
         f"\n  {field:20} {base[field]!s:14} {expert[field]!s}"
         for field in fields
         if base[field] != expert[field]
     ]
-    header = "\n  field                base           expert"
-    return header + "".join(lines) if lines else ""
+    if lines:
+        raise errors.InputError(
+            "E215",
+            "the configurations differ, so the same weights would mean another model:"
+            "\n  field                base           expert" + "".join(lines),
+            where=f"{names[0]} and {names[1]}",
+            remedy="use the base that the expert was fine-tuned from",
+        )
 
 
 _LARGEST_GROWTH = 10_000

@@ -13,6 +13,8 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
+from adarank_jax import errors
+
 
 class Archive(NamedTuple):
     """The members of a torch file.
@@ -36,16 +38,19 @@ def open_archive(path: str | os.PathLike) -> Archive:
         The archive; each byte of it was compared with its checksum.
 
     Raises:
-        ValueError: it is damaged, or is another kind of archive.
+        InputError: it is damaged, or is another kind of archive.
     """
     path = pathlib.Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except _ERRORS as error:
-        raise ValueError(
-            f"`{path}` is no whole zip archive ({path.stat().st_size:,} bytes found, "
-            f"{error}): the download did not finish; get it again."
+        raise errors.InputError(
+            "E111",
+            f"this is no whole zip archive ({path.stat().st_size:,} bytes found, "
+            f"{error}): the download did not finish",
+            where=f"`{path}`",
+            remedy="get it again",
         ) from error
     _check_kind(members, path)
     with path.open("rb") as stream:
@@ -57,53 +62,62 @@ def open_archive(path: str | os.PathLike) -> Archive:
         begin = _data_offset(content, member, where)
         end = begin + member.file_size
         if member.header_offset < previous or end > len(content):
-            raise ValueError(f"{where} overlaps another or the end: it is damaged.")
+            raise _refused("it overlaps another or the end", where)
         if zlib.crc32(memoryview(content)[begin:end]) != member.CRC:
-            raise ValueError(f"{where} does not match its checksum: get it again.")
+            raise _refused("it does not match its checksum", where)
         if name in spans:
-            raise ValueError(f"{where} is there twice: it is damaged.")
+            raise _refused("it is there twice", where)
         spans[name], previous = (begin, end), end
     return Archive(content, spans)
+
+
+def _refused(found, where, remedy="get it again: the archive is damaged"):
+    """Makes the error about an archive that `torch.save` did not write so."""
+    return errors.InputError("E126", found, where, remedy=remedy)
 
 
 def _check_kind(members, path):
     """Checks that this is an archive of `torch.save`."""
     names = [member.orig_filename for member in members]
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-        raise ValueError(
-            f"`{path}` is a TorchScript archive, which holds code: convert it once "
-            'with `torch.save(torch.jit.load("old.pt", map_location="cpu")'
-            '.state_dict(), "new.pt")` and read `new.pt`.'
+        raise errors.InputError(
+            *("E127", "this is a TorchScript archive, which holds code", f"`{path}`"),
+            remedy='convert it once with `torch.save(torch.jit.load("old.pt", '
+            'map_location="cpu").state_dict(), "new.pt")` and read `new.pt`',
         )
     if not any(name.endswith("/data.pkl") for name in names):
-        raise ValueError(
-            f"`{path}` is a zip archive, but not of `torch.save`: expected a member "
-            f"`data.pkl`, found {names[:3]}; unpack it or give another file."
+        raise errors.InputError(
+            "E125",
+            f"this is a zip archive, but not of `torch.save`: it holds {names[:3]}",
+            where=f"`{path}`",
+            expected="a member `data.pkl`",
+            remedy="unpack it or give another file",
         )
     roots = {name.partition("/")[0] for name in names}
     if len(roots) > 1:
-        raise ValueError(
-            f"`{path}` must hold one folder, got {sorted(roots)[:5]}: it is damaged."
-        )
+        found = f"it must hold one folder, got {sorted(roots)[:5]}"
+        raise _refused(found, f"`{path}`")
 
 
 def _check_member(member, where):
     """Checks what the directory says of a member; returns its name in the folder."""
     if not (match := _NAME.fullmatch(member.orig_filename)):
-        raise ValueError(f"{where} is none that `torch.save` writes: do not use it.")
+        raise _refused("it is none that `torch.save` writes", where, "do not use it")
     if member.flag_bits & 0x41:
-        raise ValueError(f"{where} is encrypted; unpack it and save it again.")
+        raise _refused("it is encrypted", where, "unpack it and save it again")
     if (
         member.compress_type != zipfile.ZIP_STORED
         or member.compress_size != member.file_size
     ):
-        raise ValueError(
-            f"{where} is compressed or of two sizes ({member.compress_size:,} and "
-            f"{member.file_size:,} bytes), which `torch.save` never writes; do not use "
-            "it."
+        raise _refused(
+            f"it is compressed or of two sizes ({member.compress_size:,} and "
+            f"{member.file_size:,} bytes), which `torch.save` never writes",
+            where,
+            "do not use it",
         )
     if member.flag_bits & ~0x0808:
-        raise ValueError(f"{where} has the flags {member.flag_bits:#x}: not read.")
+        found = f"it has the flags {member.flag_bits:#x}, which are not read"
+        raise _refused(found, where, "save it again with `torch.save`")
     return match["name"]
 
 
@@ -112,7 +126,7 @@ def _data_offset(content, member, where):
     offset = member.header_offset
     header = content[offset : offset + 30] if offset >= 0 else b""
     if len(header) < 30 or header[:4] != b"PK\3\4":
-        raise ValueError(f"{where} has no header where it should be: it is damaged.")
+        raise _refused("it has no header where it should be", where)
     flags, method = struct.unpack("<HH", header[6:10])
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     name = content[offset + 30 : offset + 30 + name_length]
@@ -121,7 +135,7 @@ def _data_offset(content, member, where):
         member.compress_type,
         member.orig_filename.encode(),
     ):
-        raise ValueError(f"{where} differs from the directory: it is damaged.")
+        raise _refused("it differs from the directory", where)
     return offset + 30 + name_length + extra_length
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats, restricted_pickle
 from adarank_jax.checkpoints.restricted_pickle import Node
 from adarank_jax.checkpoints.torch_archive import open_archive
@@ -45,29 +46,33 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
         The tensors by name in the dtype of the file.
 
     Raises:
-        FileNotFoundError: there is no such file; the message has the nearest name.
-        ValueError: it has another format, is damaged or would run code, or holds
+        MissingError: there is no such file; the message has the nearest name.
+        InputError: it has another format, is damaged or would run code, or holds
             tensors that are quantised, sparse or complex; the message names them.
     """
     path = pathlib.Path(path)
     if formats.sniff(path) != "torch":
-        raise ValueError(
-            f"`{path}` is a safetensors file, expected one of `torch.save`; "
-            "`read_state` reads both."
+        raise errors.InputError(
+            *("E118", "this is a safetensors file", f"`{path}`", "one of `torch.save`"),
+            remedy="call `read_state`, which reads both",
         )
     archive = open_archive(path)
     begin, end = archive.spans["data.pkl"]
     if end - begin > restricted_pickle.MOST_BYTES:
-        raise ValueError(
-            f"`{path}` has a pickle of {end - begin:,} bytes, expected at most "
-            f"{restricted_pickle.MOST_BYTES:,}."
+        raise errors.InputError(
+            *("E153", f"it has a pickle of {end - begin:,} bytes", f"`{path}`"),
+            expected=f"at most {restricted_pickle.MOST_BYTES:,}",
+            remedy="save the state dict alone",
         )
     graph = restricted_pickle.parse(archive.content[begin:end], f"`{path}`")
     reader = TensorReader(archive, path)
     entries = _entries(graph.root, path)
     tensors = {name: reader.read(name, value) for name, value in entries.items()}
     if not tensors:
-        raise ValueError(f"`{path}` holds no tensors; give the file of the weights.")
+        raise errors.InputError(
+            *("E109", "it holds no tensors", f"`{path}`"),
+            remedy="give the file of the weights",
+        )
     classes = tuple(name for name in graph.names if not name.startswith(_PLUMBING))
     return TorchFile(tensors, classes)
 
@@ -78,8 +83,10 @@ def _entries(root, path, is_inner=False):
         return _walk(root, path)
     mapping = _mapping(root)
     if mapping is None:
-        raise ValueError(
-            f"`{path}` holds {describe(root)}, expected a state dict or a module."
+        raise errors.InputError(
+            *("E109", f"it holds {describe(root)}", f"`{path}`"),
+            expected="a state dict or a module",
+            remedy="save the state dict alone",
         )
     for key in () if is_inner else ("state_dict", "model_state_dict", "model"):
         inner = mapping.get(key)
@@ -91,9 +98,12 @@ def _entries(root, path, is_inner=False):
         if isinstance(name, str) and is_tensor(value)
     }
     if not entries:
-        raise ValueError(
-            f"`{path}` has no tensors at its top and no `state_dict`; it has the keys "
-            f"{sorted(map(_show, mapping))[:10]}. Save the state dict alone."
+        raise errors.InputError(
+            "E109",
+            "it has no tensors at its top and no `state_dict`, but the keys "
+            f"{sorted(map(_show, mapping))[:10]}",
+            where=f"`{path}`",
+            remedy="save the state dict alone",
         )
     return entries
 
@@ -108,15 +118,21 @@ def _walk(root, path):
         tensors, children = parts[id(module)]
         count += 1 + len(tensors) + len(children)
         if depth > _MOST_DEPTH or count > _MOST_ENTRIES or len(prefix) > _LONGEST_NAME:
-            raise ValueError(
-                f"`{path}` nests modules too deeply, or has more than "
-                f"{_MOST_ENTRIES:,} entries; save the state dict instead."
+            raise errors.InputError(
+                "E153",
+                f"it nests modules too deeply, or has more than {_MOST_ENTRIES:,} "
+                "entries",
+                where=f"`{path}`",
+                remedy="save the state dict instead",
             )
         for name, value in tensors.items():
             if prefix + name in found or len(name) > _LONGEST_NAME:
-                raise ValueError(
-                    f"`{path}` has the tensor {(prefix + name)[:200]!r} twice, or its "
-                    "name is too long; it is damaged."
+                raise errors.InputError(
+                    "E128",
+                    f"it has the tensor {(prefix + name)[:200]!r} twice, or the name "
+                    "is too long",
+                    where=f"`{path}`",
+                    remedy="get it again: it is damaged",
                 )
             found[prefix + name] = value
         waiting += [

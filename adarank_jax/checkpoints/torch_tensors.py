@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats
 from adarank_jax.checkpoints.restricted_pickle import Global, Node
 from adarank_jax.checkpoints.torch_archive import Archive
@@ -41,7 +42,7 @@ class TensorReader:
             path: of the file, to name in messages.
 
         Raises:
-            ValueError: the archive has a byte order that is not known.
+            InputError: the archive has a byte order that is not known.
         """
         self.archive, self.path = archive, path
         self.is_big = self._byte_order() == b"big"
@@ -52,7 +53,11 @@ class TensorReader:
         begin, end = self.archive.spans.get("byteorder", (0, 0))
         order = self.archive.content[begin : min(end, begin + 8)] or b"little"
         if order not in (b"little", b"big"):
-            raise ValueError(f"`{self.path}` has the byte order {order!r}; not known.")
+            raise errors.InputError(
+                *("E126", f"it has the byte order {order!r}", f"`{self.path}`"),
+                expected="little or big",
+                remedy="get it again: the archive is damaged",
+            )
         return order
 
     def read(self, name: str, value: Any) -> np.ndarray:
@@ -66,7 +71,7 @@ class TensorReader:
             A read-only view of the file.
 
         Raises:
-            ValueError: it is no dense tensor of numbers, or leaves its storage.
+            InputError: it is no dense tensor of numbers, or leaves its storage.
         """
         where = f"Tensor {name!r} of `{self.path}`"
         for _ in range(4):
@@ -74,15 +79,22 @@ class TensorReader:
                 break
             value = _WRAPPERS[value.path](value.args)
         if not is_tensor(value):
-            raise ValueError(f"{where} is {describe(value)}; save the state dict.")
+            found = f"it is {describe(value)}"
+            raise errors.InputError(
+                "E116", found, where, "a tensor", "save the state dict"
+            )
         args = value.args
         if value.path not in _LENGTHS or len(args) < _LENGTHS[value.path]:
             is_quantised = "qtensor" in value.path
-            reason = formats.DEQUANTISE if is_quantised else "not a dense tensor"
-            raise ValueError(f"{where} ({value.path}) is {reason}; it is not read.")
+            kind = "quantised" if is_quantised else "not a dense tensor"
+            raise errors.InputError(
+                *("E116", f"it ({value.path}) is {kind}", where),
+                remedy=formats.DEQUANTISE if is_quantised else "save it as a dense one",
+            )
         metadata = args[7:] if value.path.endswith("v3") else args[6:]
         if any(isinstance(bits, dict) and any(bits.values()) for bits in metadata):
-            raise ValueError(f"{where} is a negated or conjugated view: `.clone()` it.")
+            found = "it is a negated or conjugated view"
+            raise errors.InputError("E116", found, where, remedy="`.clone()` it")
         dtype, begin, count = self._storage(args, value.path, where)
         (offset,) = _numbers((args[1],), where)
         shape, strides = (_numbers(value, where) for value in args[2:4])
@@ -100,45 +112,49 @@ class TensorReader:
             and isinstance(pid[2], str)
             and _is_count(pid[4])
         ):
-            raise ValueError(f"{where} has no storage that is known; it is damaged.")
+            raise _damaged("it has no storage that is known", where)
         kind = args[6] if function.endswith("v3") else pid[1]
         kind = kind.path if isinstance(kind, Global) else type(kind).__name__
         if kind not in STORAGES:
             is_quantised = any(word in kind for word in _QUANTISED)
-            reason = (
-                formats.DEQUANTISE if is_quantised else "not known; save as float32"
+            reason = "quantised" if is_quantised else "not known"
+            raise errors.InputError(
+                *("E116", f"it is of {kind}, which is {reason}", where),
+                remedy=formats.DEQUANTISE if is_quantised else "save it as float32",
             )
-            raise ValueError(f"{where} is of {kind}: {reason}.")
         dtype = np.dtype(STORAGES[kind])
         begin, end = self.archive.spans.get(f"data/{pid[2]}", (0, -1))
         width = 1 if pid[1].path in _UNTYPED else dtype.itemsize
         if pid[4] < 0 or pid[4] * width != end - begin:
-            raise ValueError(
-                f"{where} needs the storage {pid[2][:20]!r} of {pid[4]:,} elements of "
-                f"{width} bytes, but the file has {max(end - begin, 0):,} bytes there."
+            raise _damaged(
+                f"it needs the storage {pid[2][:20]!r} of {pid[4]:,} elements of "
+                f"{width} bytes, but the file has {max(end - begin, 0):,} bytes there",
+                where,
             )
         return dtype, begin, (end - begin) // dtype.itemsize
 
     def _check_bounds(self, offset, shape, strides, count, dtype, where):
         """Checks that a view of a storage stays inside of it."""
         if len(shape) != len(strides):
-            raise ValueError(f"{where} has the shape {shape}, but strides {strides}.")
+            raise _damaged(f"it has the shape {shape}, but strides {strides}", where)
         if offset < 0 or min((*shape, *strides), default=0) < 0:
-            raise ValueError(f"{where} has a negative offset, size or stride; damaged.")
+            raise _damaged("it has a negative offset, size or stride", where)
         if math.prod(size or 1 for size in shape) >= 1 << 48:
-            raise ValueError(f"{where} has the shape {shape}; it is damaged.")
+            raise _damaged(f"it has the shape {shape}, which no tensor has", where)
         last = offset + sum(
             (size - 1) * stride for size, stride in zip(shape, strides, strict=True)
         )
         if 0 not in shape and last >= count:
-            raise ValueError(
-                f"{where} reaches element {last:,} of a storage of {count:,}; damaged."
-            )
+            found = f"it reaches element {last:,} of a storage of {count:,}"
+            raise _damaged(found, where)
         self.bytes_left -= math.prod(shape) * dtype.itemsize
         if self.bytes_left < 0:
-            raise ValueError(
-                f"{where}: with it the tensors are more than 16 times as large as the "
-                "file, which repeats the same numbers; save it again as safetensors."
+            raise errors.InputError(
+                "E153",
+                "with it the tensors are more than 16 times as large as the file, "
+                "which repeats the same numbers",
+                where=where,
+                remedy="save it again as safetensors",
             )
 
     def _view(self, dtype, begin, offset, shape, strides):
@@ -157,6 +173,12 @@ class TensorReader:
         return view.astype(f"=u{width}").view(dtype) if self.is_big else view
 
 
+def _damaged(found, where):
+    """Makes the error about a tensor that its storage cannot hold."""
+    remedy = "do not use it: the file is damaged or was made to do harm"
+    return errors.InputError("E152", found, where, remedy=remedy)
+
+
 def _numbers(value, where):
     """Returns a tuple of integers, if this is one."""
     if isinstance(value, Node) and value.path == "torch.Size" and value.args:
@@ -166,7 +188,7 @@ def _numbers(value, where):
         and len(value) <= 32
         and all(map(_is_count, value))
     ):
-        raise ValueError(f"{where} must have at most 32 integers as shape and strides.")
+        raise _damaged("it must have at most 32 integers as shape and strides", where)
     return tuple(value)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import ml_dtypes
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import all_cores, containers
 from adarank_jax.checkpoints.containers import StateDict
 
@@ -21,7 +21,7 @@ def check_floating(
         where: what to call the state dict in messages.
 
     Raises:
-        ValueError: there are some; the message has their dtypes.
+        InputError: there are some; the message has their dtypes.
     """
     lines = [
         f"{name}: {tensors[name].dtype}"
@@ -29,9 +29,12 @@ def check_floating(
         if tensors[name].dtype not in _FLOATING
     ]
     if lines:
-        raise ValueError(
-            f"{where} has {len(lines)} weights that are no floating-point numbers of "
-            "16 bits or more; dequantise them first:\n  " + "\n  ".join(lines[:12])
+        raise errors.InputError(
+            "E116",
+            f"it has {len(lines)} weights that are no floating-point numbers of 16 "
+            "bits or more:\n  " + "\n  ".join(lines[:12]),
+            where=where,
+            remedy="dequantise them first",
         )
 
 
@@ -44,7 +47,7 @@ def check_finite(state: StateDict, names: Iterable[str], where: str) -> None:
         where: what to call the state dict in messages.
 
     Raises:
-        ValueError: there are some; the message names each tensor.
+        InputError: there are some; the message names each tensor.
     """
     wanted = {name: containers.to_float32(state.tensors[name]) for name in names}
     tree.check_finite(wanted, f"{where} ({', '.join(f.name for f in state.files)})")
@@ -111,7 +114,7 @@ def cast(
         Array by name; those of `same` themselves where every bit is equal.
 
     Raises:
-        ValueError: a shape differs, or a number is not finite in the dtype.
+        InputError: a shape differs, or a number is not finite in the dtype.
     """
     cast = {}
     for name, array in new.items():
@@ -120,9 +123,12 @@ def cast(
             cast[name] = array
             continue
         if name in same and old.shape != array.shape:
-            raise ValueError(
-                f"{what} has {name!r} with shape {array.shape}, but it is "
-                f"{old.shape} in `{source}`; merge models of one architecture."
+            raise errors.InputError(
+                "E213",
+                f"it has {name!r} with shape {array.shape}, but it is {old.shape} in "
+                f"`{source}`",
+                where=what,
+                remedy="merge models of one architecture",
             )
         # Zeros of another sign would change the digest of what was measured.
         bits = old.astype(np.float32).view(np.int32)

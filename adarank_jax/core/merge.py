@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.core import masks, svd
 from adarank_jax.core.products import weighted_product
 from adarank_jax.tree import Tree
@@ -153,7 +153,7 @@ def merged_params(
         Parameters as `origin`.
 
     Raises:
-        ValueError: `origin`, `factors` and `variables` do not hold the same tensors.
+        InputError: `origin`, `factors` and `variables` do not hold the same tensors.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -223,7 +223,7 @@ def hard_merged_params(
         Parameters as `origin`, float32 host arrays.
 
     Raises:
-        ValueError: the trees do not hold the same tensors, or bits and factors do not
+        InputError: the trees do not hold the same tensors, or bits and factors do not
             belong together; the message names the tensor.
 
     Examples:
@@ -259,18 +259,21 @@ def _check_bits(path, leaf, coefficients, bits):
     expected = np.shape(leaf.s) if svd.is_factors(leaf) else None
     found = None if bits is None else np.shape(bits)
     if found != expected:
-        raise ValueError(
+        raise errors.InputError(
+            "E213",
             f"`kept` has shape {found} at {path!r}, `factors` has {expected} singular "
-            "values there (None: not decomposed); both must come from the same experts "
-            "and the same choice of matrices."
+            "values there (None: not decomposed)",
+            remedy="take both from the same experts and the same choice of matrices",
         )
     if leaf is None and coefficients is None:
         return
     if leaf is None or np.shape(coefficients) != (_num_tasks(leaf),):
-        raise ValueError(
+        raise errors.InputError(
+            "E213",
             f"`coefficients` must have one number a task at {path!r}, got shape "
             f"{None if coefficients is None else np.shape(coefficients)} for "
-            f"{'a tensor that is not merged' if leaf is None else _num_tasks(leaf)}."
+            f"{'a tensor that is not merged' if leaf is None else _num_tasks(leaf)}",
+            remedy="take coefficients and factors from the same experts",
         )
 
 
@@ -294,8 +297,8 @@ def static_params(
         Parameters as `origin`.
 
     Raises:
-        ValueError: `rank_ratio` is out of range, or `origin` and `factors` do not hold
-            the same tensors.
+        ValueError: `rank_ratio` is out of range.
+        InputError: `origin` and `factors` do not hold the same tensors.
     """
     variables = init_variables(factors, coefficient, rank_ratio)
     return merged_params(origin, factors, variables)

@@ -51,7 +51,7 @@ def decompose(
 
     Raises:
         ValueError: a matrix is empty or not finite, or there is no such backend.
-        LinAlgError: the decomposition does not converge.
+        InputError: the decomposition does not converge.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -98,9 +98,9 @@ def decompose_tree(
         holds; they belong to no device until they are put on one.
 
     Raises:
-        ValueError: a tensor is not finite, or one that the predicate names is not a
-            matrix, or there is no such backend.
-        LinAlgError: a decomposition does not converge.
+        ValueError: a tensor that the predicate names is not a matrix, or there is no
+            such backend.
+        InputError: a tensor is not finite, or a decomposition does not converge.
     """
     tree.check_finite(task_vectors, "`task_vectors`")
     flat = tree.flatten(task_vectors)

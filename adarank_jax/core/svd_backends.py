@@ -20,6 +20,7 @@ import threadpoolctl
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from adarank_jax import errors
 from adarank_jax.core import gram
 from adarank_jax.core.gram import Factors
 
@@ -53,7 +54,7 @@ def decompose_stacks(
 
     Raises:
         ValueError: there is no such backend.
-        LinAlgError: LAPACK's SVD does not converge either.
+        InputError: LAPACK's SVD does not converge either.
     """
     if backend not in get_args(Backend):
         raise ValueError(
@@ -70,9 +71,10 @@ def decompose_stacks(
         if found is None:
             found = _host(matrix)
             if not all(np.isfinite(part).all() for part in found):
-                raise np.linalg.LinAlgError(
-                    f"LAPACK's SVD of {name!r}, task {task}, does not converge; is the "
-                    "checkpoint damaged?"
+                raise errors.InputError(
+                    "E228",
+                    f"LAPACK's SVD of {name!r}, task {task}, does not converge",
+                    remedy="check whether the checkpoint is damaged",
                 )
         u, s, vt = factors[name]
         rank = s.shape[1]

@@ -27,7 +27,8 @@ def average(finetuned: Sequence[Tree]) -> Tree:
         Parameters of the same structure, float32.
 
     Raises:
-        ValueError: there is no model, or two differ in their tensors.
+        ValueError: there is no model.
+        InputError: two differ in their tensors.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -60,7 +61,8 @@ def task_vectors(origin: Tree, finetuned: Sequence[Tree]) -> Tree:
         A tree as `origin`, each leaf float32 with a leading task axis.
 
     Raises:
-        ValueError: there is no model, or one differs from the origin in its tensors.
+        ValueError: there is no model.
+        InputError: one differs from the origin in its tensors.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -85,8 +87,9 @@ def check_models(origin: Tree | None, finetuned: Sequence[Tree]) -> None:
         finetuned: parameters of each task's expert.
 
     Raises:
-        ValueError: there is no model, one differs (both sides are listed), or one is
-            not finite: a single Inf can hang an SVD for ever.
+        ValueError: there is no model.
+        InputError: one differs (both sides are listed), or one is not finite: a single
+            Inf can hang an SVD for ever.
     """
     if not finetuned:
         raise ValueError(

@@ -263,7 +263,7 @@ def test_numbers_that_are_not_finite_are_refused(base, tmp_path, bad):
 def test_integers_are_refused(base, tmp_path):
     state = near(BASE) | {"visual_projection.weight": np.ones((24, 32), np.int8)}
     with pytest.raises(
-        ValueError, match="dequantise.*\n  visual_projection.weight: int8"
+        ValueError, match="E116 .*\n  visual_projection.weight: int8; dequantise"
     ):
         clip.read_clip(file(tmp_path / "q.safetensors", state), base=base)
 
@@ -303,10 +303,12 @@ def test_the_config_of_the_other_library_is_read_if_there_is_no_own(tmp_path):
 def test_a_config_that_is_no_json_is_named(tmp_path):
     source = folder(tmp_path, BASE)
     (tmp_path / "config.json").write_text("<html>")
-    with pytest.raises(ValueError, match=r"config\.json` is no valid JSON"):
+    with pytest.raises(
+        ValueError, match=r"E129 .*config\.json`: this is no valid JSON"
+    ):
         clip.read_clip(source)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"config\.json` must be a JSON object"):
+    with pytest.raises(ValueError, match=r"config\.json`: it must be a JSON object"):
         clip.read_clip(source)
 
 
@@ -366,7 +368,9 @@ def test_differing_fields_are_a_table(base, tmp_path):
     config = json.loads(json.dumps(tiny_clip.CONFIG))
     config["vision_config"] |= {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
     source = folder(tmp_path, near(BASE), config)
-    message = r"\n  activation +quick_gelu +gelu\n  layer_norm_epsilon +1e-05 +1e-06$"
+    message = (
+        r"\n  activation +quick_gelu +gelu\n  layer_norm_epsilon +1e-05 +1e-06; use the"
+    )
     with pytest.raises(ValueError, match=message):
         clip.read_clip(source, base=base)
     other = clip.read_clip(source)
@@ -396,7 +400,7 @@ def test_an_unrelated_model_is_refused_with_the_figure(base, tmp_path):
 def test_an_expert_that_equals_the_base_is_a_warning(base, tmp_path):
     same = clip.read_clip(open_clip_folder(tmp_path), base=base)
     (warning,) = clip_base.check_same_base(base, same)
-    assert "equals the base" in warning
+    assert "equals the base" in str(warning)
 
 
 def test_identical_experts_are_a_warning(base, tmp_path):
@@ -406,15 +410,15 @@ def test_identical_experts_are_a_warning(base, tmp_path):
     ]
     experts = {s[-13]: clip.read_clip(s, base=base) for s in sources}
     (warning,) = clip_base.find_twins(experts)
-    assert "'a' and 'c' are identical" in warning
+    assert "'a' and 'c' are identical" in str(warning)
 
 
 def test_fewer_bits_than_the_base_are_a_warning(base, tmp_path):
     state = {n: x.astype(ml_dtypes.bfloat16) for n, x in near(BASE).items()}
     expert = clip.read_clip(file(tmp_path / "e.safetensors", state), base=base)
     (warning,) = clip_base.check_same_base(base, expert)
-    assert "bfloat16" in warning
-    assert "rounding" in warning
+    assert "bfloat16" in str(warning)
+    assert "rounding" in str(warning)
 
 
 def test_towers_that_were_cut_differently_are_not_compared(base, tmp_path):

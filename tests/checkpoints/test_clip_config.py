@@ -270,7 +270,7 @@ def test_infer_without_a_base_has_the_heads_of_openai():
 
 
 def test_infer_says_when_the_heads_cannot_be_told():
-    with pytest.raises(ValueError, match="`x.pt` has width 32.*config file"):
+    with pytest.raises(ValueError, match="E144 `x.pt`: it has width 32.*config file"):
         clip_sizes.infer(shapes(), None, "`x.pt`")
 
 

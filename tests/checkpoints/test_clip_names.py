@@ -196,7 +196,7 @@ def test_missing_and_extra_names_are_both_listed():
     state = without(WHOLE, "vision_model.post_layernorm.bias")
     state |= {"vision_model.norm.bias": np.ones(3), "adapter.weight": np.ones(3)}
     message = (
-        r"`m.bin` looks like a CLIPModel.*do not fit: 1 missing: "
+        r"`m.bin`: it looks like a CLIPModel.*do not fit: 1 missing: "
         r"vision_model\.post_layernorm\.bias and 2 without a place: "
         r"vision_model\.norm\.bias, adapter\.weig"
     )

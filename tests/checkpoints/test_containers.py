@@ -273,7 +273,7 @@ def test_read_says_what_a_file_is(tmp_path, name, suffix):
         (["flax_model.msgpack"], "msgpack of Flax"),
         (["a.gguf", "b.gguf"], "GGUF"),
         (["model.onnx"], "ONNX"),
-        (["finetuned.pt"], r"\['finetuned.pt'\]: give the path of that file"),
+        (["finetuned.pt"], r"\['finetuned.pt'\]; give the path of that file"),
         (["notes.txt"], r"no checkpoint; it has \['notes.txt'\], expected one of"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import (
     clip,
     containers,
@@ -469,7 +469,7 @@ def test_folder_with_anything_else_is_never_replaced(tmp_path, base, spoil):
 
 def test_file_in_the_place_of_the_folder_is_refused(tmp_path, base):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="choose another"):
+    with pytest.raises(errors.MachineError, match="E403 .*choose another"):
         export.write_model(tmp_path / "out", base, base.vision)
 
 

@@ -237,7 +237,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_names_are_told(case):
     model, state, parts = BAD[case]
-    with pytest.raises(ValueError, match="^`it`") as error:
+    with pytest.raises(ValueError, match=r"^E21\d `it`: ") as error:
         recognise(model, state)
     for part in parts:
         assert part in str(error.value)

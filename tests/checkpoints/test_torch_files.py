@@ -94,9 +94,9 @@ def test_read_tells_which_classes_a_module_mentions():
     ("name", "message"),
     [
         ("quantised", "'layer.weight'.*_rebuild_qtensor.*quantised; dequantise"),
-        ("float8", "'layer.weight'.*float8_e4m3fn: quantised"),
+        ("float8", "'layer.weight'.*float8_e4m3fn, which is quantised"),
         ("sparse", "'layer.weight'.*_rebuild_sparse_tensor.*not a dense tensor"),
-        ("complex", "'layer.weight'.*ComplexFloatStorage: not known"),
+        ("complex", "'layer.weight'.*ComplexFloatStorage, which is not known"),
         ("legacy", "before torch 1.6.*torch.save"),
         ("torchscript", "TorchScript archive.*torch.jit.load"),
     ],

@@ -205,7 +205,7 @@ def test_merged_params_refuse_a_missing_tensor(name):
     else:
         coefficients = helpers.without(variables.coefficients, "embedding")
         variables = variables._replace(coefficients=coefficients)
-    with pytest.raises(ValueError, match=rf"(?s)`origin` and {name} .*embedding"):
+    with pytest.raises(ValueError, match=rf"(?s)`origin` and {name}: .*embedding"):
         merge.merged_params(origin, factors, variables)
 
 

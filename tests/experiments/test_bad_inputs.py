@@ -181,49 +181,69 @@ def case(name, break_, *words):
 # A. Container and format.
 
 
-@refused("1_expert_typo", "no file or folder", "did you mean", "experts/animals`")
+@refused(
+    "1_expert_typo",
+    "E101",
+    "no such file or folder",
+    "did you mean",
+    "experts/animals`",
+)
 def _(family):
     family.expert()["model"] = f"{family.root}/experts/anmals"
 
 
-@refused("1_base_typo", "base: ", "bsae`", "did you mean", "/base`")
+@refused("1_base_typo", "E101", "base: ", "bsae`", "did you mean", "/base`")
 def _(family):
     family.config["base"] = f"{family.root}/bsae"
 
 
-@refused("1_neither_path_nor_hub", "no name on the Hub either", "org/name")
+@refused("1_neither_path_nor_hub", "E132", "no name on the Hub either", "org/name")
 def _(family):
     family.expert()["model"] = "nothing-there"
 
 
 @refused(
-    "1_hub_offline", "'tiny/unheard'", "not in the cache", "run once with a network"
+    "1_hub_offline",
+    "E106",
+    "'tiny/unheard'",
+    "not in the cache",
+    "run once with a network",
 )
 def _(family):
     family.expert()["model"] = "tiny/unheard"
 
 
-@refused("1_head_typo", "experts.animals.head", "hed.safetensors", "head.safetensors`?")
+@refused(
+    "1_head_typo",
+    "E101",
+    "experts.animals.head",
+    "hed.safetensors",
+    "head.safetensors`?",
+)
 def _(family):
     family.head()
     family.expert()["head"] = f"{family.root}/hed.safetensors"
 
 
-case("2_empty", rewrite(b""), ANIMALS, "0 bytes", "download did not finish")
+case("2_empty", rewrite(b""), "E110", ANIMALS, "0 bytes", "download did not finish")
 
 
-@refused("3_truncated", ANIMALS, "bytes found of", "needed", "% missing", "download")
+@refused(
+    "3_truncated", "E111", ANIMALS, "bytes found of", "needed", "% missing", "download"
+)
 def _(family):
     content = (family / ANIMALS).read_bytes()
     (family / ANIMALS).write_bytes(content[: len(content) * 2 // 3])
 
 
-@refused("3_truncated_header", ANIMALS, "bytes found of", "% missing", "download")
+@refused(
+    "3_truncated_header", "E111", ANIMALS, "bytes found of", "% missing", "download"
+)
 def _(family):
     (family / ANIMALS).write_bytes((family / ANIMALS).read_bytes()[:100])
 
 
-@refused("4_trailing", ANIMALS, "7 extra bytes", "download or make it again")
+@refused("4_trailing", "E112", ANIMALS, "7 extra bytes", "download or make it again")
 def _(family):
     with (family / ANIMALS).open("ab") as file:
         file.write(b"trailer")
@@ -232,77 +252,97 @@ def _(family):
 case(
     "5_header_length",
     rewrite(struct.pack("<Q", (1 << 63) - 1) + b'{"a": 1}'),
-    *(ANIMALS, "header of 9,223,372,036,854,775,807 bytes", "at most", "download"),
+    *(
+        "E113",
+        ANIMALS,
+        "header of 9,223,372,036,854,775,807 bytes",
+        "at most",
+        "download",
+    ),
 )
 case(
     "6_overlap",
     header({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)),
-    *(ANIMALS, "'b'", "overlaps 'a'", "damaged"),
+    *("E114", ANIMALS, "'b'", "overlaps 'a'", "damaged"),
 )
 case(
     "6_hole",
     header({"a": entry(), "b": entry(offsets=(16, 24))}, bytes(24)),
-    *(ANIMALS, "'b'", "hole of 8 bytes", "damaged"),
+    *("E114", ANIMALS, "'b'", "hole of 8 bytes", "damaged"),
 )
 case(
     "6_negative",
     header({"a": entry(offsets=(-8, 0))}, bytes(8)),
-    *(ANIMALS, "'a'", "[-8, 0]", "0 <= begin", "damaged"),
+    *("E114", ANIMALS, "'a'", "[-8, 0]", "0 <= begin", "damaged"),
 )
 case(
     "6_overflow",
     header({"a": entry(shape=(1 << 33, 1 << 33))}, bytes(8)),
-    *(ANIMALS, "'a'", "8589934592", "damaged"),
+    *("E114", ANIMALS, "'a'", "8589934592", "damaged"),
 )
 case(
     "7_duplicate",
     header(b'{"a": {"dtype": "F32"}, "a": {"dtype": "F32"}}'),
-    *(ANIMALS, "'a' comes twice", "get it again"),
+    *("E115", ANIMALS, "'a' comes twice", "get it again"),
 )
 case(
     "8_unknown_dtype",
     header({"a": entry("F99")}, bytes(8)),
-    *(ANIMALS, "'a'", "F99", "expected", "convert"),
+    *("E116", ANIMALS, "'a'", "F99", "expected", "convert"),
 )
 case(
     "8_float8",
     header({"a": entry("F8_E4M3", (8,))}, bytes(8)),
-    *(ANIMALS, "'a'", "F8_E4M3", "quantised", "dequantise"),
+    *("E116", ANIMALS, "'a'", "F8_E4M3", "quantised", "dequantise"),
 )
 case(
     "9_web_page",
     rewrite(b"<!DOCTYPE html><html><body>Log in</body></html>"),
-    *(ANIMALS, "web page", "Log in", "download again"),
+    *("E117", ANIMALS, "web page", "Log in", "download again"),
 )
 case(
     "9_lfs_pointer",
     rewrite(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-    *(ANIMALS, "Git-LFS pointer", "git lfs pull"),
+    *("E117", ANIMALS, "Git-LFS pointer", "git lfs pull"),
 )
 case(
     "9_json_error",
     rewrite(b'{"error": "Repository not found"}'),
-    *(ANIMALS, "JSON text", "Repository not found", "download again"),
+    *("E117", ANIMALS, "JSON text", "Repository not found", "download again"),
 )
 
 
-@refused("11_missing_shard", "index.json", "2 shards, 1 of them", SECOND, "download")
+@refused(
+    "11_missing_shard", "E120", "index.json", "2 shards, 1 of them", SECOND, "download"
+)
 def _(family):
     (family / f"base/{SECOND}").unlink()
 
 
-@refused("11_missing_shards", "2 of them are missing", FIRST, SECOND)
+@refused("11_missing_shards", "E120", "2 of them are missing", FIRST, SECOND)
 def _(family):
     (family / f"base/{FIRST}").unlink()
     (family / f"base/{SECOND}").unlink()
 
 
-@refused("12_not_in_shard", "index.json", f"'logit_scale' is not in {SECOND}", "again")
+@refused(
+    "12_not_in_shard",
+    "E121",
+    "index.json",
+    f"'logit_scale' is not in {SECOND}",
+    "again",
+)
 def _(family):
     family.edit_json(INDEX, lambda v: v["weight_map"].update(logit_scale=SECOND))
 
 
-@refused("12_not_in_index", "index.json", f"'logit_scale' is only in {FIRST}", "again")
+@refused(
+    "12_not_in_index",
+    "E121",
+    "index.json",
+    f"'logit_scale' is only in {FIRST}",
+    "again",
+)
 def _(family):
     family.edit_json(INDEX, lambda v: v["weight_map"].pop("logit_scale"))
 
@@ -318,21 +358,23 @@ for number, name in enumerate(("../../etc/x", "/etc/passwd", "a\0b", "a\\b", "C:
     case(
         f"13_shard_{number}",
         map_to(name),
-        *("index.json", repr(name), "leaves its folder", "do not use it"),
+        *("E122", "index.json", repr(name), "leaves its folder", "do not use it"),
     )
 case(
     "14_deep_index",
     rewrite(b'{"weight_map": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", INDEX),
-    *("index.json", "100,001 brackets", "at most 1,000"),
+    *("E123", "index.json", "100,001 brackets", "at most 1,000"),
 )
 case(
     "14_empty_index",
     rewrite(b"{}", INDEX),
-    *("index.json", "must have a `weight_map`", "is it the index?"),
+    *("E121", "index.json", "must have a `weight_map`", "check that it is the index"),
 )
 
 
-@refused("14_large_index", "index.json", "60,000,000 bytes", "at most 50,000,000")
+@refused(
+    "14_large_index", "E123", "index.json", "60,000,000 bytes", "at most 50,000,000"
+)
 def _(family):
     os.truncate(family / INDEX, 60_000_000)
 
@@ -356,30 +398,47 @@ for name, kind in (
     ("last.ckpt", "Lightning"),
 ):
     case(
-        f"16_{name}", only(name), *("experts/animals", name, kind, "safetensors first")
+        f"16_{name}",
+        only(name),
+        *("E125", "experts/animals", name, kind, "safetensors first"),
     )
 case(
     "16_lora",
     only("adapter_config.json", b"{}"),
-    *("experts/animals", "LoRA adapter", "merge the adapter into its base first"),
+    *(
+        "E125",
+        "experts/animals",
+        "LoRA adapter",
+        "merge the adapter into its base first",
+    ),
 )
 
 
 @refused(
-    "16_empty_folder", "experts/animals", "empty folder", "give the folder or file"
+    "16_empty_folder",
+    "E108",
+    "experts/animals",
+    "empty folder",
+    "give the folder or file",
 )
 def _(family):
     shutil.rmtree(family / "experts/animals")
     (family / "experts/animals").mkdir()
 
 
-@refused("16_no_weights", "holds no checkpoint", "'config.json'", "model.safetensors")
+@refused(
+    "16_no_weights", "E108", "holds no checkpoint", "'config.json'", "model.safetensors"
+)
 def _(family):
     (family / ANIMALS).unlink()
 
 
 @refused(
-    "16_other_name", "under its usual name", "'weights.safetensors'", "give the path"
+    "16_other_name",
+    "E108",
+    "under its usual name",
+    "'weights.safetensors'",
+    "give the path",
 )
 def _(family):
     (family / ANIMALS).rename(family / "experts/animals/weights.safetensors")
@@ -411,16 +470,22 @@ def deflated(file):
 
 
 case(
-    "17_bomb", zipped(deflated), "expert.pt", "compressed", "50,000,000 bytes", "do not"
+    "17_bomb",
+    zipped(deflated),
+    "E126",
+    "expert.pt",
+    "compressed",
+    "50,000,000 bytes",
+    "do not",
 )
 case(
     "17_member_outside",
     zipped(lambda file: file.writestr("../../evil/data.pkl", b"N.")),
-    *("expert.pt", "do not use it"),
+    *("E126", "expert.pt", "do not use it"),
 )
 
 
-@refused("17_checksum", "expert.pt", "data/0", "checksum", "get it again")
+@refused("17_checksum", "E126", "expert.pt", "data/0", "checksum", "get it again")
 def _(family):
     torch_expert(state_dict(tensor()))(family)
     file = family / "expert.pt"
@@ -436,13 +501,24 @@ def from_torch(name):
 
 
 case(
-    "18_legacy", from_torch("legacy.pt"), "legacy.pt", "torch 1.6", "weights_only=True"
+    "18_legacy",
+    from_torch("legacy.pt"),
+    "E127",
+    "legacy.pt",
+    "torch 1.6",
+    "weights_only=True",
 )
 case(
     "18_torchscript",
     from_torch("torchscript.pt"),
-    *("torchscript.pt", "TorchScript", "convert it once"),
+    *("E127", "torchscript.pt", "TorchScript", "convert it once"),
 )
+
+
+@refused("19_digest", "E130", "head.json", "`sha256` is 00", "head.safetensors")
+def _(family):
+    family.head()
+    (family / "head.json").write_text('{"sha256": "00"}')
 
 
 # B. Keys, shapes, base.
@@ -450,6 +526,7 @@ case(
 
 @refused(
     "21_other_base",
+    "E203",
     *(
         "experts.sizes.model",
         SIZES,
@@ -489,11 +566,25 @@ for name, sizes, words in (
     case(
         name,
         resized(**sizes),
-        *("experts.sizes.model", SIZES, "differ in size", *words, "one architecture"),
+        *(
+            "E201",
+            "experts.sizes.model",
+            SIZES,
+            "differ in size",
+            *words,
+            "one architecture",
+        ),
     )
 
 
-@refused("24_block_missing", "experts/animals", "holds 1 blocks", "config", "states 2")
+@refused(
+    "24_block_missing",
+    "E210",
+    "experts/animals",
+    "holds 1 blocks",
+    "config",
+    "states 2",
+)
 def _(family):
     def change(tensors):
         return {k: v for k, v in tensors.items() if "encoder.layers.1." not in k}
@@ -501,7 +592,9 @@ def _(family):
     family.edit(ANIMALS, change)
 
 
-@refused("24_half_a_block", SIZES, "6 missing: ", "0.mlp.c_fc.weight", "whole model")
+@refused(
+    "24_half_a_block", "E210", SIZES, "6 missing: ", "0.mlp.c_fc.weight", "whole model"
+)
 def _(family):
     def change(tensors):
         gone = "resblocks.0.mlp", "resblocks.0.ln_2"
@@ -511,7 +604,11 @@ def _(family):
 
 
 @refused(
-    "24_one_missing", "experts/animals", f"1 missing: {QUERY}", "save the state dict"
+    "24_one_missing",
+    "E210",
+    "experts/animals",
+    f"1 missing: {QUERY}",
+    "save the state dict",
 )
 def _(family):
     family.edit(
@@ -529,34 +626,54 @@ def added(**arrays):
 case(
     "25_without_a_place",
     added(**{"encoder.layers.1.layer_scale.weight": np.ones(3, np.float32)}),
-    *("experts/animals", "1 without a place", "encoder.layers.1.layer_scale.weight"),
+    *(
+        "E211",
+        "experts/animals",
+        "1 without a place",
+        "encoder.layers.1.layer_scale.weight",
+    ),
 )
 
 
-@refused("26_prefix", "experts/animals", "prefix 'student.'", "'module.'", "remove")
+@refused(
+    "26_prefix", "E212", "experts/animals", "prefix 'student.'", "'module.'", "remove"
+)
 def _(family):
     family.edit(ANIMALS, lambda t: {f"student.{k}": v for k, v in t.items()})
 
 
-@refused("26_two_towers", "experts/animals", "2 vision towers", "save one of them")
+@refused(
+    "26_two_towers", "E212", "experts/animals", "2 vision towers", "save one of them"
+)
 def _(family):
     family.edit(ANIMALS, lambda t: t | {f"ema.{k}": v for k, v in t.items()})
 
 
 @refused(
-    "27_shape", "experts/animals", "fc1.weight", "(32, 100)", "(32, 128)", "belong"
+    "27_shape",
+    "E213",
+    "experts/animals",
+    "fc1.weight",
+    "(32, 100)",
+    "(32, 128)",
+    "belong",
 )
 def _(family):
     name = "encoder.layers.0.mlp.fc1.weight"
     family.edit(ANIMALS, lambda t: t | {name: t[name][:100]})
 
 
+@refused("29_query_and_key", "E214", "experts/animals", "q_proj", "(16, 32)", "again")
+def _(family):
+    family.edit(ANIMALS, lambda t: t | {QUERY: t[QUERY][:16]})
+
+
 @refused(
     "30_activation",
+    "E215",
     *(
         "experts.animals.model",
-        "configurations of",
-        "differ",
+        "configurations differ",
         "activation",
         "quick_gelu",
     ),
@@ -568,7 +685,12 @@ def _(family):
 
 
 @refused(
-    "31_vocabulary", "base", "token_embedding", "expected", "do the weights belong"
+    "31_vocabulary",
+    "E216",
+    "base",
+    "token_embedding",
+    "expected",
+    "whether the weights belong",
 )
 def _(family):
     def change(values):
@@ -580,24 +702,24 @@ def _(family):
 case(
     "34_quantised",
     lambda f: f.edit(ANIMALS, lambda t: t | {QUERY: t[QUERY].astype(np.int8)}),
-    *("experts/animals", QUERY, "int8", "dequantise"),
+    *("E116", "experts/animals", QUERY, "int8", "dequantise"),
 )
 case(
     "35_remote_code",
     lambda f: f.edit_json(
         "base/config.json", lambda v: v.update(auto_map={"AutoModel": "evil.Model"})
     ),
-    *("config.json", "'auto_map'", "never run"),
+    *("E140", "config.json", "'auto_map'", "never run"),
 )
 case(
     "35_broken_config",
     rewrite(b'{"model_type": ', "base/config.json"),
-    *("base/config.json", "no valid JSON"),
+    *("E129", "base/config.json", "no valid JSON"),
 )
 case(
     "35_no_clip",
     lambda f: f.edit_json("base/config.json", lambda v: v.update(model_type="siglip")),
-    *("base/config.json", "'siglip'", "expected 'clip'"),
+    *("E141", "base/config.json", "'siglip'", "expected 'clip'"),
 )
 
 
@@ -617,18 +739,26 @@ def planted(value, where=ANIMALS, name=QUERY):
 
 
 @refused(
-    "37_nan", "experts/animals", "model.safetensors", QUERY, "first at (0, 5)", "again"
+    "37_nan",
+    "E220",
+    "experts/animals",
+    "model.safetensors",
+    QUERY,
+    "first at (0, 5)",
+    "again",
 )
 def _(family):
     planted(np.nan)(family)
 
 
-@refused("38_inf", "experts/animals", QUERY, "1 of 1024", "infinity", "again")
+@refused("38_inf", "E220", "experts/animals", QUERY, "1 of 1024", "infinity", "again")
 def _(family):
     planted(-np.inf)(family)
 
 
-@refused("38_inf_in_base", "base", "class_embedding", "first at (5,)", "infinity")
+@refused(
+    "38_inf_in_base", "E220", "base", "class_embedding", "first at (5,)", "infinity"
+)
 def _(family):
     name = "vision_model.embeddings.class_embedding"
     shards = json.loads((family / INDEX).read_text())["weight_map"]
@@ -639,7 +769,12 @@ def _(family):
 
 
 @refused(
-    "56_one_class", "head.safetensors", "1 class(es)", "at least two", "regression"
+    "56_one_class",
+    "E304",
+    "head.safetensors",
+    "1 class(es)",
+    "at least two",
+    "regression",
 )
 def _(family):
     family.head(weight=np.ones((1, clip_family.VISION.output_size)))
@@ -664,7 +799,7 @@ def _(family):
     family.expert("sizes")["data"] = f"{family.root}/images.npz"
 
 
-@refused("58_width", "head.safetensors", "length 7", "makes", "before or after")
+@refused("58_width", "E306", "head.safetensors", "length 7", "makes", "before or after")
 def _(family):
     family.head(weight=np.eye(3, 7))
 
@@ -674,25 +809,32 @@ def _(family):
     del family.expert()["classes"]
 
 
-@refused("62_nan", "head.safetensors", "`weight`", "first at (0, 1)", "again")
+@refused("62_nan", "E220", "head.safetensors", "`weight`", "first at (0, 1)", "again")
 def _(family):
     weight = np.eye(3, clip_family.VISION.output_size)
     weight[0, 1] = np.nan
     family.head(weight=weight)
 
 
-@refused("62_nan_bias", "head.safetensors", "`bias`", "first at (2,)", "again")
+@refused("62_nan_bias", "E220", "head.safetensors", "`bias`", "first at (2,)", "again")
 def _(family):
     family.head(bias=[0, 0, np.inf])
 
 
-@refused("62_bias_shape", "head.safetensors", "bias of shape (2,)", "expected (3,)")
+@refused(
+    "62_bias_shape", "E317", "head.safetensors", "bias of shape (2,)", "expected (3,)"
+)
 def _(family):
     family.head(bias=[0, 0])
 
 
 @refused(
-    "61_model_as_head", ANIMALS, "no head file", "expected `weight`", "give the file"
+    "61_model_as_head",
+    "E317",
+    ANIMALS,
+    "no head file",
+    "expected `weight`",
+    "give the file",
 )
 def _(family):
     family.expert()["head"] = f"{family.root}/{ANIMALS}"
@@ -867,16 +1009,45 @@ def _(family):
 # I. Hostile.
 
 
-@refused("104_link", "link to", "outside of its folder", "give the path")
+@refused("104_link", "E154", "link to", "outside of its folder", "give the path")
 def _(family):
     secret = family / "secret.safetensors"
     (family / ANIMALS).rename(secret)
     (family / ANIMALS).symlink_to(secret)
 
 
-@refused("100_pickle", "expert.pt", "contains code", "posix.system", "nothing was run")
+@refused(
+    "100_pickle",
+    "E150",
+    "expert.pt",
+    "contains code",
+    "posix.system",
+    "nothing was run",
+)
 def _(family):
     torch_expert(b"cposix\nsystem\nVtouch MARK\n\x85R.")(family)
+
+
+case(
+    "102_negative_stride",
+    torch_expert(state_dict(tensor(stride=(-3, 1)))),
+    *("E152", "expert.pt", "'w0'", "negative offset, size or stride", "do not use it"),
+)
+case(
+    "102_beyond_its_storage",
+    torch_expert(state_dict(tensor(offset=1))),
+    *("E152", "expert.pt", "'w0'", "reaches element 6 of a storage of 6"),
+)
+case(
+    "103_opcodes",
+    torch_expert(b"N0" * 600_000 + b"N."),
+    *("E153", "expert.pt", "more than 1,000,000 opcodes", "save the state dict"),
+)
+case(
+    "103_long_integer",
+    torch_expert(b"\x8b" + (4000).to_bytes(4, "little") + b"\x7f" * 4000 + b"."),
+    *("E153", "expert.pt", "an integer of 31,999 bits", "do not use it"),
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -953,21 +1124,32 @@ def torch_of(tensors):
     return content + b"u.", data.astype(np.float32).tobytes()
 
 
-@warned("10_torch_named_safetensors", ANIMALS, "torch file in spite of its name")
+@warned(
+    "10_torch_named_safetensors", "W118", ANIMALS, "torch file in spite of its name"
+)
 def _(family):
     tensors = load((family / ANIMALS).read_bytes())
     archive(family / ANIMALS, *torch_of(tensors))
 
 
-@warned("10_safetensors_named_torch", "expert.pt", "safetensors file in spite")
+@warned("10_safetensors_named_torch", "W118", "expert.pt", "safetensors file in spite")
 def _(family):
     (family / SIZES).rename(family / "expert.pt")
     family.expert("sizes")["model"] = f"{family.root}/expert.pt"
 
 
-@warned("15_both_formats", "model.safetensors, which was read", "pytorch_model.bin")
+@warned(
+    "15_both_formats", "W124", "model.safetensors, which was read", "pytorch_model.bin"
+)
 def _(family):
     (family / "experts/animals/pytorch_model.bin").write_bytes(b"anything")
+
+
+@warned("101_classes", "W151", ANIMALS, "not imported: my.Config", "only its tensors")
+def _(family):
+    content, data = torch_of(load((family / ANIMALS).read_bytes()))
+    thing = _text("config") + b"cmy\nConfig\n)\x81u."
+    archive(family / ANIMALS, content.removesuffix(b"u.") + thing, data)
 
 
 def cast(dtype, some=""):
@@ -985,20 +1167,21 @@ for name, function, word in (
     ("40_bfloat16", cast(ml_dtypes.bfloat16), "bfloat16"),
     ("41_mixed", cast(np.float16, "fc1"), "mixed"),
 ):
-    WARNINGS.append(Case(name, function, (ANIMALS[:15], word, "float32", "rounding")))
+    words = "W222", ANIMALS[:15], word, "float32", "rounding"
+    WARNINGS.append(Case(name, function, words))
 
 
-@warned("42_equals_base", SIZES, "equals the base", "task vector is zero")
+@warned("42_equals_base", "W223", SIZES, "equals the base", "task vector is zero")
 def _(family):
     clip_family.write_open_clip(family / SIZES, clip_family.base_params())
 
 
-@warned("43_identical", "'animals' and 'numbers' are identical", "path")
+@warned("43_identical", "W224", "'animals' and 'numbers' are identical", "path")
 def _(family):
     family.expert("numbers")["model"] = family.expert()["model"]
 
 
-@warned("51_magnitude", SIZES, "10,000 times", "ln_pre/scale (1e+20", "damaged")
+@warned("51_magnitude", "W227", SIZES, "10,000 times", "ln_pre/scale (1e+20", "damaged")
 def _(family):
     planted(1e20, SIZES, "model.visual.ln_pre.weight")(family)
 

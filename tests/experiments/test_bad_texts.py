@@ -124,7 +124,7 @@ def warned(name, *words):
 # Tokenizers.
 
 
-@refused("77_tokenizer_of_another_model", "base: ", "tokenizer", "not that of")
+@refused("77_tokenizer_of_another_model", "E340", "base: ", "tokenizer", "not that of")
 def _(family):
     for file in ("vocab.json", "merges.txt"):
         (family / "base" / file).unlink()
@@ -135,6 +135,7 @@ def _(family):
 
 @refused(
     "77_tokenizer_of_an_expert",
+    "E340",
     *("experts.mood.model: ", "tokens have other ids than in the base", "trained with"),
 )
 def _(family):
@@ -164,7 +165,9 @@ def _(family):
         (family / "base" / file).unlink()
 
 
-@refused("78_ids_past_the_embedding", "base: ", "no row in the embeddings", "'new'")
+@refused(
+    "78_ids_past_the_embedding", "E341", "base: ", "no row in the embeddings", "'new'"
+)
 def _(family):
     file = family / "base/vocab.json"
     ids = json.loads(file.read_text())
@@ -324,7 +327,14 @@ def _(family):
     _own_head(family)
 
 
-@refused("one_class", "experts.mood.model: ", "1 class", "entropy undefined", "exclude")
+@refused(
+    "one_class",
+    "E308",
+    "experts.mood.model: ",
+    "1 class",
+    "entropy undefined",
+    "exclude",
+)
 def _(family):
     def cut(tensors):
         for name in ("weight", "bias"):
@@ -335,7 +345,7 @@ def _(family):
     family.values(id2label={"0": "score"})
 
 
-@refused("regression_head", "experts.mood.model: ", "'regression'", "exclude")
+@refused("regression_head", "E308", "experts.mood.model: ", "'regression'", "exclude")
 def _(family):
     family.values(problem_type="regression")
 
@@ -378,7 +388,7 @@ def _(family):
 # Models.
 
 
-@refused("another_base", "experts.mood.model: ", "does not come from the base")
+@refused("another_base", "E203", "experts.mood.model: ", "does not come from the base")
 def _(family):
     def other(tensors):
         rng = np.random.default_rng(9)
@@ -393,7 +403,7 @@ def _(family):
     family.values(model_type="gpt2")
 
 
-@refused("added_tokens", "experts.mood.model: ", "tokens", "added")
+@refused("added_tokens", "E216", "experts.mood.model: ", "tokens", "added")
 def _(family):
     name = "roberta.embeddings.word_embeddings.weight"
 
@@ -405,7 +415,7 @@ def _(family):
     family.values(vocab_size=rows + 3)
 
 
-@refused("not_finite", "experts.mood.model: ", "NaN|not finite")
+@refused("not_finite", "E220", "experts.mood.model: ", "NaN|not finite")
 def _(family):
     def spoil(tensors):
         tensors["roberta.encoder.layer.1.output.dense.weight"][0, 0] = np.nan
@@ -413,7 +423,7 @@ def _(family):
     family.tensors(spoil)
 
 
-@refused("base_typo", "base: ", "bsae`", "did you mean", "/base`")
+@refused("base_typo", "E101", "base: ", "bsae`", "did you mean", "/base`")
 def _(family):
     family.config["base"] = str(family / "bsae")
 
@@ -423,7 +433,12 @@ def _(family):
     family.expert()["data"] = str(family / "texts/moood.csv")
 
 
-@refused("data_folder_typo", "experts.mood.data: ", "no file or folder", "/texts`?")
+@refused(
+    "data_folder_typo",
+    "experts.mood.data: ",
+    "no file or folder|no such file",
+    "/texts`?",
+)
 def _(family):
     family.expert()["data"] = str(family / "textts")
 
@@ -516,12 +531,18 @@ def _(family):
     )
 
 
-@warned("identical", "'mood'", "'twin' are identical")
+@warned("identical", "W224", "'mood'", "'twin' are identical")
 def _(family):
     family.config["experts"]["twin"] = family.expert() | {}
 
 
-@warned("equals_base", "experts.mood.model: ", "equals the base", "task vector is zero")
+@warned(
+    "equals_base",
+    "W223",
+    "experts.mood.model: ",
+    "equals the base",
+    "task vector is zero",
+)
 def _(family):
     base = load_file(family / "base/model.safetensors")
     family.tensors(lambda tensors: tensors.update(base))

@@ -113,7 +113,7 @@ def test_merger_refuses_no_expert(name):
 def test_merger_refuses_an_expert_that_lacks_a_tensor(name):
     pretrained, finetuned = helpers.task_set()
     finetuned[1] = helpers.without(finetuned[1], KERNEL)
-    message = rf"(?s)`origin` and `finetuned\[1\]` .*only in `origin`: {KERNEL}"
+    message = rf"(?s)`origin` and `finetuned\[1\]`: .*only in `origin`: {KERNEL}"
     with pytest.raises(ValueError, match=message):
         merged(name, pretrained, finetuned)
 
@@ -139,5 +139,5 @@ def test_merger_refuses_another_shape(name):
 def test_merger_refuses_an_expert_that_is_not_finite(name, value, path):
     pretrained, finetuned = helpers.task_set()
     finetuned[1] = helpers.with_entry(finetuned[1], path, value)
-    with pytest.raises(ValueError, match=rf"(?s)must be finite.*{path}: "):
+    with pytest.raises(ValueError, match=rf"(?s)E220 .*{path}: "):
         merged(name, pretrained, finetuned)
