@@ -160,12 +160,12 @@ TITLES = {
     "E167": "The data set cannot be fetched",
     "E168": "The data set is not prepared",
     # E2: tensors, shapes, values and the base that experts share
-    "E220": "A number is not finite",
+    "E220": "A tensor holds NaN or infinity",
     # E3: tasks, heads, images and texts
     "E304": "There are fewer than two classes",
     "E305": "The numbers of classes differ",
     "E306": "The head does not fit the model",
-    "E308": "The task is a regression",
+    "E308": "The entropy of the task is undefined",
     "E309": "The task has no head",
     "E310": "The classes are not those of the head",
     "E311": "Nothing tells which class is which row",
