@@ -165,7 +165,7 @@ def check_size(data: DataSet, found: int, where: str) -> None:
         if found in _TABLES[other][data.name].test_sizes and other != data.profile
     ]
     advice = (
-        f"that is the test set of the `{others[0]}` league: choose that profile"
+        f"that is the test set of the `{others[0]}` league; choose that profile"
         if others
         else "numbers on another test set cannot be compared with published ones: "
         "check the split, fetch the data set again, or give it as your own data"

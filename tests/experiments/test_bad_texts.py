@@ -275,12 +275,6 @@ def _(family):
     family.expert()["data"] = str(family / "new.parquet")
 
 
-@refused("81_label_column_of_texts", "E351", "experts.mood.data: ", "names as texts")
-def _(family):
-    columns = {"columns": "text", "label_column": "text"}
-    family.expert()["data"] = {"csv": str(family / "texts/mood.csv")} | columns
-
-
 @refused("file_typo", "E101", "experts.mood.data: ", "moood.csv")
 def _(family):
     family.expert()["data"] = str(family / "texts/moood.csv")
