@@ -672,16 +672,6 @@ def _(family):
     family.expert("sizes")["data"] = f"{family.root}/images.npz"
 
 
-@refused("58_width", "head.safetensors", "length 7", "makes", "before or after")
-def _(family):
-    family.head(weight=np.eye(3, 7))
-
-
-@refused("61_no_head", "experts.animals", "needs `head`", "`classes`")
-def _(family):
-    del family.expert()["classes"]
-
-
 def arrays(family, file="images.npz", **held):
     """Writes an npz file and gives it to the first expert."""
     np.savez(family / file, **held)
@@ -707,6 +697,16 @@ def _(family):
 def _(family):
     (family / "names.txt").write_bytes("café\nthé\n".encode("latin-1"))
     family.expert()["classes"] = f"{family.root}/names.txt"
+
+
+@refused("58_width", "head.safetensors", "length 7", "makes", "before or after")
+def _(family):
+    family.head(weight=np.eye(3, 7))
+
+
+@refused("61_no_head", "experts.animals", "needs `head`", "`classes`")
+def _(family):
+    del family.expert()["classes"]
 
 
 @refused("62_nan", "head.safetensors", "`weight`", "first at (0, 1)", "again")

@@ -380,13 +380,7 @@ def _(family):
     _own_head(family)
 
 
-@refused(
-    "one_class",
-    "experts.mood.model: ",
-    "1 class",
-    "entropy undefined",
-    "exclude",
-)
+@refused("one_class", "experts.mood.model: ", "1 class", "entropy undefined", "exclude")
 def _(family):
     def cut(tensors):
         for name in ("weight", "bias"):
