@@ -658,20 +658,6 @@ def _(family):
     family.head(weight=np.eye(4, clip_family.VISION.output_size))
 
 
-@refused(
-    "57_labels",
-    "E305",
-    "images.npz",
-    "labels from 0 to 3",
-    "expected 0 to 1",
-    "same task",
-)
-def _(family):
-    pixels = np.zeros((5, 8, 8, 3), np.uint8)
-    np.savez(family / "images.npz", images=pixels, labels=[0, 1, 2, 3, 0])
-    family.expert("sizes")["data"] = f"{family.root}/images.npz"
-
-
 def arrays(family, file="images.npz", **held):
     """Writes an npz file and gives it to the first expert."""
     np.savez(family / file, **held)
@@ -697,6 +683,20 @@ def _(family):
 def _(family):
     (family / "names.txt").write_bytes("café\nthé\n".encode("latin-1"))
     family.expert()["classes"] = f"{family.root}/names.txt"
+
+
+@refused(
+    "57_labels",
+    "E305",
+    "images.npz",
+    "labels from 0 to 3",
+    "expected 0 to 1",
+    "same task",
+)
+def _(family):
+    pixels = np.zeros((5, 8, 8, 3), np.uint8)
+    np.savez(family / "images.npz", images=pixels, labels=[0, 1, 2, 3, 0])
+    family.expert("sizes")["data"] = f"{family.root}/images.npz"
 
 
 @refused("58_width", "head.safetensors", "length 7", "makes", "before or after")
