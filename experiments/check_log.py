@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adarank_jax.checkpoints import hub
+from adarank_jax.errors import Message
 from experiments.merge_config import MergeConfig
 from experiments.messages import explain
 
@@ -69,7 +70,7 @@ class CheckLog:
             self.problems.append(f"{where}: {explain(error)}")
         return None
 
-    def warn(self, where: str, *warnings: str) -> None:
+    def warn(self, where: str, *warnings: Message | str) -> None:
         """Notes what stops nothing.
 
         Args:

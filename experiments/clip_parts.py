@@ -5,6 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import model_files
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.data import transforms
@@ -42,20 +43,26 @@ def read_transform(base: ClipCheckpoint) -> ClipTransform:
         base: the pretrained checkpoint.
 
     Raises:
-        ValueError: the file cannot be used, or gives images of another size.
+        InputError: the file cannot be used, or gives images of another size.
     """
     size, file = base.config["vision"]["image_size"], None
     try:
         file = model_files.preprocessing_file(base)
         transform = transforms.from_preprocessor_config(model_files.preprocessing(base))
     except ValueError as error:
-        raise ValueError(f"`{file}`: {error}" if file else str(error)) from error
-    image = np.zeros((size, size, 3), np.uint8)
-    if transform(image).shape != (size, size, 3):
-        raise ValueError(
-            f"`{file}` gives images of shape {transform(image).shape}, but the image "
-            f"tower takes {size} x {size}; do they belong together?"
-        )
+        told = getattr(error, "message", errors.Message("E330", str(error)))
+        told = told.within(f"`{file}`") if file else told
+        raise errors.InputError(*told) from error
+    for width in (size, 2 * size):  # what is not cut may come out square or not
+        shape = transform(np.zeros((size, width, 3), np.uint8)).shape
+        if shape != (size, size, 3):
+            raise errors.InputError(
+                "E330",
+                f"it makes an image of shape {shape} of one of {(size, width, 3)}, but "
+                f"the image tower takes {size} x {size}",
+                where=f"`{file}`",
+                remedy="do they belong together?",
+            )
     return transform
 
 
@@ -67,13 +74,15 @@ def check_text(base: ClipCheckpoint, folder: pathlib.Path) -> None:
         folder: of its tokenizer.
 
     Raises:
-        FileNotFoundError: there is no tokenizer.
-        ValueError: there is no text tower, or the tokenizer does not fit it.
+        MissingError: there is no tokenizer.
+        InputError: there is no text tower, or the tokenizer does not fit it.
     """
     if base.text is None or base.logit_scale is None:
-        raise ValueError(
-            f"`{base.source}` has no text tower, so no zero-shot head can be built; "
-            "give `head` to every expert, or a base that is a whole CLIP model."
+        raise errors.InputError(
+            "E309",
+            "no text tower, so no zero-shot head can be built",
+            where=f"`{base.source}`",
+            remedy="give `head` to every expert, or a base that is a whole CLIP model",
         )
     _tokenizer(base, folder)
 

@@ -290,7 +290,7 @@ def _num_images(config, name, task):
     dataset = config.experts[name].data.dataset
     try:
         return registry.get(dataset or "", config.prompts).test_sizes[0]
-    except KeyError:
+    except (KeyError, ValueError):
         return 0
 
 

@@ -130,7 +130,7 @@ def _is_registered(name):
     """Tells whether a name is that of a data set of images."""
     try:
         registry.get(name)
-    except KeyError:
+    except (KeyError, ValueError):
         return False
     return True
 

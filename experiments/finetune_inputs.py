@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import clip, export, head_files
 from adarank_jax.checkpoints.clip import ClipCheckpoint
 from adarank_jax.data import loading, parquet, prompts, registry
@@ -92,22 +93,20 @@ class Config:
         least = {"num_steps": 1, "batch_size": 1, "checkpoint_every": 1}
         least |= {"warmup_steps": 0, "weight_decay": 0.0}
         problems = [
-            f"`{name}` must be at least {bound} and finite, got {getattr(self, name)}."
+            f"`{name}` must be at least {bound} and finite, got {getattr(self, name)}"
             for name, bound in least.items()
             if not bound <= getattr(self, name) < math.inf
         ]
         if not 0.0 < self.learning_rate < math.inf:
             problems.append(
-                f"`learning_rate` must be above 0 and finite, got {self.learning_rate}."
+                f"`learning_rate` must be above 0 and finite, got {self.learning_rate}"
             )
         if self.out.name in ("", ".."):
-            problems.append(f"`out` must name a folder, got `{self.out}`.")
+            problems.append(f"`out` must name a folder, got `{self.out}`")
         elif self.run_folder.absolute().is_relative_to(self.out.absolute()):
-            problems.append(
-                f"`run_dir` must not be inside `out`, got `{self.run_dir}`."
-            )
+            problems.append(f"`run_dir` must not be inside `out`, got `{self.run_dir}`")
         if problems:
-            raise ValueError("\n".join(problems))
+            raise errors.UsageError("E011", ";\n".join(problems))
 
     @property
     def run_folder(self) -> pathlib.Path:
@@ -134,7 +133,7 @@ class Inputs(NamedTuple):
     labels: np.ndarray
     wording: Wording
     head: head_files.HeadFile | None
-    warnings: list[str]
+    warnings: list[errors.Message]
 
 
 def check(config: Config) -> Inputs:
@@ -147,18 +146,21 @@ def check(config: Config) -> Inputs:
         What was found.
 
     Raises:
-        FileNotFoundError: something is nowhere.
-        KeyError: there is no such data set, or a folder is none of the classes.
-        ValueError: something is damaged, does not fit the rest, or cannot be learnt
-            from.
+        MissingError: something is nowhere.
+        InputError: there is no such data set, a folder is none of the classes, or
+            something is damaged, does not fit the rest, or cannot be learnt from.
+        UsageError: a template has not one `{}`.
     """
     names, templates = _names(config), config.templates
     head = None if config.head is None else head_files.read_head(config.head)
     if head is not None and head.class_names is not None:
         if names is not None and names != head.class_names:
-            raise ValueError(
-                f"`classes` names {list(names[:5])}, but `{config.head}` has its own "
-                f"class names, {list(head.class_names[:5])}; leave out `classes`."
+            raise errors.InputError(
+                "E310",
+                f"`classes` names {list(names[:5])}, but the head has its own class "
+                f"names, {list(head.class_names[:5])}",
+                where=f"`{config.head}`",
+                remedy="leave out `classes`",
             )
         names = head.class_names
     if is_registered(config):
@@ -192,12 +194,12 @@ def _names(config):
     """Returns the class names that were given, perhaps in a file; None for none."""
     names = config.classes
     if len(names) == 1 and pathlib.Path(names[0]).is_file():
-        lines = pathlib.Path(names[0]).read_text(encoding="utf-8").splitlines()
-        names = tuple(line.strip() for line in lines if line.strip())
+        names = task_heads.read_names(pathlib.Path(names[0]))
     if names and (len(names) < 2 or len(set(names)) < len(names)):
-        raise ValueError(
-            f"`classes` must name at least two different classes, got {list(names)}; "
-            "one class leaves nothing to learn."
+        raise errors.InputError(
+            "E304",
+            f"`classes` must name at least two different classes, got {list(names)}",
+            remedy="one class leaves nothing to learn",
         )
     return names or None
 
@@ -206,14 +208,14 @@ def is_registered(config: Config) -> bool:
     """Tells a data set by name from a path: what looks like a path is one.
 
     Raises:
-        KeyError: it looks like a name, and there is no such data set or file.
+        InputError: it looks like a name, and there is no such data set or file.
     """
     text = config.data
     if any(mark in text for mark in "/\\."):
         return False
     try:
         registry.get(text, config.prompts)
-    except KeyError:
+    except errors.InputError:
         if pathlib.Path(text).exists():
             return False
         raise
@@ -236,9 +238,12 @@ def _open_images(config, names):
     if path.suffix == ".npz":
         return NpzImages(path)
     if not path.is_dir():
-        raise FileNotFoundError(
-            f"There is no training data `{path}`: expected the name of a data set, a "
-            "folder with one folder a class or with parquet files, or an .npz file."
+        raise errors.MissingError(
+            "E101",
+            "there is no training data there",
+            where=f"`{path}`",
+            expected="the name of a data set, a folder with one folder a class or with "
+            "parquet files, or an .npz file",
         )
     if not any(path.rglob("*.parquet")):
         return ImageFolder(path, names, config.on_bad_image)
@@ -252,14 +257,19 @@ def _own_names(config, source):
     """Takes the class names of a source, if the rows of the head can be told by it."""
     found = getattr(source, "classes", ())
     if config.head is not None and found:
-        raise ValueError(
-            f"`{config.head}` has no class names, so nobody knows which row is which "
-            f"of {list(found[:5])}; give `classes` in the order of its rows."
+        raise errors.InputError(
+            "E311",
+            "the head has no class names, so nobody knows which row is which of "
+            f"{list(found[:5])}",
+            where=f"`{config.head}`",
+            remedy="give `classes` in the order of its rows",
         )
     if config.head is None and not found and not (labels_of(source) == NO_LABEL).all():
-        raise ValueError(
-            f"`{config.data}` does not name its classes, and a head is made from their "
-            "names; give `classes` in the order of the labels, or `head`."
+        raise errors.InputError(
+            "E309",
+            "it does not name its classes, and a head is made from their names",
+            where=f"`{config.data}`",
+            remedy="give `classes` in the order of the labels, or `head`",
         )
     return [name.replace("_", " ") for name in found] or None
 
@@ -268,22 +278,28 @@ def _labels(config, source, wording, head):
     """Returns the labels; refuses those that nothing can be learnt from."""
     labels = labels_of(source)
     if missing := int((labels == NO_LABEL).sum()):
-        raise ValueError(
-            f"{missing} of {len(labels)} images of `{config.data}` have no label, and "
-            "training needs all; put each image into the folder of its class, or save "
-            "`labels` beside `images`."
+        raise errors.InputError(
+            "E312",
+            f"{missing} of {len(labels)} images have no label, and training needs all",
+            where=f"`{config.data}`",
+            remedy="put each image into the folder of its class, or save `labels` "
+            "beside `images`",
         )
     if len(np.unique(labels)) < 2:
-        raise ValueError(
-            f"All {len(labels)} images of `{config.data}` are of one class, which "
-            "leaves nothing to learn; give images of at least two."
+        raise errors.InputError(
+            "E304",
+            f"all {len(labels)} images are of one class, which leaves nothing to learn",
+            where=f"`{config.data}`",
+            remedy="give images of at least two",
         )
     rows = len(wording.class_names or head.weight)
     if labels.max() >= rows:
-        raise ValueError(
-            f"`{config.data}` has labels from {labels.min()} to {labels.max()}, but "
-            f"there are {rows} classes; take images, class names and head from one "
-            "task."
+        raise errors.InputError(
+            "E305",
+            f"it has labels from {labels.min()} to {labels.max()}, but there are "
+            f"{rows} classes",
+            where=f"`{config.data}`",
+            remedy="take images, class names and head from one task",
         )
     return labels
 
@@ -294,4 +310,5 @@ def _warnings(labels, wording):
     absent = [n for i, n in enumerate(wording.class_names) if i not in shown]
     if not absent:
         return []
-    return [f"there is no image of {len(absent)} class(es), for example {absent[:3]}."]
+    found = f"there is no image of {len(absent)} class(es), for example {absent[:3]}"
+    return [errors.Message("W305", found)]

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data.class_order import listed
 from adarank_jax.data.folders import Report
 from experiments import task_checks
 
 
-def oddities(report: Report, place: pathlib.Path) -> Iterator[str]:
+def oddities(report: Report, place: pathlib.Path) -> Iterator[errors.Message]:
     """Says what the scan of a folder found and what stops nothing.
 
     Args:
@@ -21,25 +22,29 @@ def oddities(report: Report, place: pathlib.Path) -> Iterator[str]:
         Warnings.
     """
     total = report.images + len(report.bad)
-    for count, what in (
-        (report.transparent, "are transparent; they are put on white"),
-        (report.animated, "have several frames or pages; the first is taken"),
-        (report.tiny, "have a side below 8 pixels"),
+    where = f"`{place}`"
+    for code, count, what in (
+        ("W323", report.transparent, "are transparent and are put on white"),
+        ("W325", report.animated, "have several frames or pages; the first is taken"),
+        ("W327", report.tiny, "have a side below 8 pixels"),
     ):
         if count:
-            yield f"{count} of {total} images in `{place}` {what}."
+            yield errors.Message(code, f"{count} of {total} images {what}", where)
     if report.bad:
-        yield (
-            f"{len(report.bad)} of {total} images in `{place}` cannot be used and are "
-            f"left out, for example {report.bad[0]}"
+        yield errors.Message(
+            "W322",
+            f"{len(report.bad)} of {total} images cannot be used and are left out, for "
+            f"example {report.bad[0]}",
+            where=where,
         )
     if count := report.ignored.get("no regular file"):
-        yield f"{count} entries of `{place}` are no regular files and are left out."
+        found = f"{count} entries are no regular files and are left out"
+        yield errors.Message("W328", found, where)
 
 
 def shortages(
     count: int, batch_size: int, labels: np.ndarray | None, names: Sequence[str]
-) -> Iterator[str]:
+) -> Iterator[errors.Message]:
     """Says what a task has too little of.
 
     Args:
@@ -56,6 +61,5 @@ def shortages(
         present = {*labels.tolist()}
         empty = [name for i, name in enumerate(names) if i not in present]
         if empty:
-            yield (
-                f"{len(empty)} of {len(names)} classes have no image: {listed(empty)}."
-            )
+            found = f"{len(empty)} of {len(names)} classes have no image"
+            yield errors.Message("W305", f"{found}: {listed(empty)}")

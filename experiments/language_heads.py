@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import containers, formats, language_names
 from adarank_jax.checkpoints.language import LanguageCheckpoint
 from adarank_jax.data.class_order import listed, plain
@@ -23,7 +23,7 @@ def of_expert(expert: LanguageCheckpoint, family: Family) -> Tree:
         family: of its encoder.
 
     Raises:
-        ValueError: it has none, or one that does not fit.
+        InputError: it has none, or one that does not fit.
     """
     if expert.head is None:
         wanted = [
@@ -32,9 +32,11 @@ def of_expert(expert: LanguageCheckpoint, family: Family) -> Tree:
                 language_names.full_layout(family.name, 0)
             )
         ]
-        raise ValueError(
-            f"`{expert.source}` has no head for classification ({', '.join(wanted)}); "
-            "take a checkpoint fine-tuned with one, or name a file with `head`."
+        raise errors.InputError(
+            "E309",
+            f"no head for classification ({', '.join(wanted)})",
+            where=f"`{expert.source}`",
+            remedy="take a checkpoint fine-tuned with one, or name a file with `head`",
         )
     name = f"the head of `{expert.source}`"
     family.check_head(expert.head, expert.config["width"], name)
@@ -50,8 +52,8 @@ def read_head(path: pathlib.Path, family: Family, width: int) -> Tree:
         width: length of the features.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no head of the family, or one that does not fit.
+        MissingError: there is no such file.
+        InputError: it holds no head of the family, or one that does not fit.
     """
     path = path.expanduser()
     formats.check_exists(path)
@@ -60,9 +62,12 @@ def read_head(path: pathlib.Path, family: Family, width: int) -> Tree:
     flat = {}
     for entry in language_names.head_entries(layout):
         if entry.name not in tensors:
-            raise ValueError(
-                f"`{path}` has no {entry.name}, as a head of {family.name} has; it "
-                f"holds {listed(sorted(tensors))}."
+            raise errors.InputError(
+                "E317",
+                f"it holds {listed(sorted(tensors))}",
+                where=f"`{path}`",
+                expected=f"{entry.name}, as a head of {family.name} has",
+                remedy="give the file of the head",
             )
         array = np.array(tensors[entry.name], np.float32)
         flat[entry.path] = np.ascontiguousarray(array.T) if entry.is_turned else array
@@ -90,7 +95,9 @@ def row_names(names: Sequence[str] | None, head: Tree | None) -> Sequence[str] |
     return tuple(f"LABEL_{i}" for i in range(sequence_heads.num_classes(head)))
 
 
-def doubts(given: Sequence[str] | None, stated: Sequence[str] | None) -> Iterator[str]:
+def doubts(
+    given: Sequence[str] | None, stated: Sequence[str] | None
+) -> Iterator[errors.Message]:
     """Says that a configuration names the rows of a head otherwise than its checkpoint.
 
     Args:
@@ -105,11 +112,13 @@ def doubts(given: Sequence[str] | None, stated: Sequence[str] | None) -> Iterato
     if len(given) != len(stated) or [*map(plain, given)] == [*map(plain, stated)]:
         return
     is_same = {*map(plain, given)} == {*map(plain, stated)}
-    yield (
+    yield errors.Message(
+        "W310",
         f"the names are {listed(given)}, but config.json of the checkpoint has "
         f"{listed(stated)}{', the same in another order' if is_same else ''}; those "
-        "given here are taken. In a wrong order every score is wrong: leave `classes` "
-        "out to take the checkpoint's."
+        "given here are taken",
+        remedy="in a wrong order every score is wrong: leave `classes` out to take the "
+        "checkpoint's",
     )
 
 
@@ -124,15 +133,16 @@ def class_names(
         head: of the task; None if it could not be read.
 
     Raises:
-        ValueError: there are not as many names as classes.
+        InputError: there are not as many names as classes.
     """
     names = given if given is not None else stated
     if names is None:
         return None
     rows = len(names) if head is None else sequence_heads.num_classes(head)
     if len(names) != rows:
-        raise ValueError(
-            f"the head has {rows} classes, but {len(names)} are named, "
-            f"{listed(names)}; name each once, in the order of its rows."
+        raise errors.InputError(
+            "E305",
+            f"the head has {rows} classes, but {len(names)} are named, {listed(names)}",
+            remedy="name each once, in the order of its rows",
         )
     return tuple(names)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import all_cores, containers, hub
 from experiments.check_log import CheckLog
 
@@ -21,8 +22,8 @@ def read_expert(
         read: reads the expert against the base.
 
     Raises:
-        FileNotFoundError: there are no such files.
-        ValueError: they cannot be read.
+        MissingError: there are no such files.
+        InputError: they cannot be read.
     """
     if base is None:
         containers.read_state(hub.resolve(source, log.offline).path)
@@ -35,7 +36,7 @@ def check_relations(
     base: Any,
     tasks: Mapping[str, Any],
     bases: ModuleType,
-    find_shared: Callable[[Mapping[str, Any]], list[str]],
+    find_shared: Callable[[Mapping[str, Any]], list[errors.Message]],
 ) -> None:
     """Compares the experts with the base and with each other.
 
@@ -51,12 +52,13 @@ def check_relations(
         where = f"experts.{name}.model"
         check = functools.partial(bases.check_same_base, base, expert)
         log.warn(where, *(log.attempt(where, check) or ()))
-    log.warnings += bases.find_twins(experts)
+    log.warn("experts", *bases.find_twins(experts))
     if len(tasks) == 1:
-        log.warn("experts", "there is one task, so there is nothing to merge it with.")
+        found = "there is one task, so there is nothing to merge it with"
+        log.warn("experts", errors.Message("W301", found))
     opened = {n: task.source for n, task in tasks.items() if task.source is not None}
     if len(opened) > 1:
-        log.warnings += log.attempt("data", lambda: find_shared(opened)) or []
+        log.warn("data", *(log.attempt("data", lambda: find_shared(opened)) or ()))
 
 
 def describe_experts(
@@ -77,7 +79,7 @@ def describe_experts(
     )
 
 
-def shortage(count: int, batch_size: int, unit: str) -> Iterator[str]:
+def shortage(count: int, batch_size: int, unit: str) -> Iterator[errors.Message]:
     """Says that a task has too few examples.
 
     Args:
@@ -89,7 +91,8 @@ def shortage(count: int, batch_size: int, unit: str) -> Iterator[str]:
         A warning, if so.
     """
     if count < batch_size:
-        yield (
+        yield errors.Message(
+            "W321",
             f"{count} {unit} are fewer than a batch of {batch_size}, so a step sees "
-            "some of them twice."
+            "some of them twice",
         )

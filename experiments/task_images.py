@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import formats
 from adarank_jax.data import loading, parquet, registry
 from adarank_jax.data.class_order import folder_numbers
@@ -35,7 +36,7 @@ def hub_name(data: Data, profile: str) -> str:
     if data.dataset is not None:
         try:
             found = registry.get(data.dataset, profile).hub
-        except KeyError:
+        except errors.InputError:
             return ""
         if data.source not in ("auto", "hub"):
             return ""
@@ -49,7 +50,7 @@ def open_images(
     profile: str,
     data_dir: pathlib.Path | None,
     offline: bool,
-) -> tuple[Any, list[str]]:
+) -> tuple[Any, list[errors.Message]]:
     """Opens the images of a task.
 
     Args:
@@ -63,9 +64,9 @@ def open_images(
         An image source whose labels are rows of the head, and warnings.
 
     Raises:
-        FileNotFoundError: the images are not there.
-        KeyError: there is no such data set.
-        ValueError: images cannot be used, or classes are not those of the head.
+        MissingError: the images are not there.
+        InputError: there is no such data set, images cannot be used, or classes are not
+            those of the head.
     """
     if data.dataset is not None:
         source = loading.load(
@@ -125,18 +126,19 @@ def check_preprocessed(source: Any, side: int) -> None:
         side: of the square images that the tower takes.
 
     Raises:
-        ValueError: they have another shape.
+        InputError: they have another shape.
     """
     shape = source[0][0].shape
     if shape != (side, side, 3):
-        raise ValueError(
+        raise errors.InputError(
+            "E333",
             "the images are floating point, so they are taken as they are, but each "
-            f"has shape {shape} and the image tower takes {(side, side, 3)}; "
-            "preprocess them for it, or give 8-bit pictures of any size."
+            f"has shape {shape} and the image tower takes {(side, side, 3)}",
+            remedy="preprocess them for it, or give 8-bit pictures of any size",
         )
 
 
-def doubts(source: Any) -> Iterator[str]:
+def doubts(source: Any) -> Iterator[errors.Message]:
     """Warns of images preprocessed by halves, which nothing else would show.
 
     Args:
@@ -147,10 +149,12 @@ def doubts(source: Any) -> Iterator[str]:
     """
     some = range(min(len(source), 16))
     if all(source[i][0].min() >= 0.0 for i in some):
-        yield (
-            f"the images are floating point, so they are taken as they are, "
-            f"but none of the first {len(some)} has a number below 0, as CLIP's "
-            "normalisation gives; were they only scaled?"
+        yield errors.Message(
+            "W330",
+            "the images are floating point, so they are taken as they are, but none of "
+            f"the first {len(some)} has a number below 0, as CLIP's normalisation "
+            "gives",
+            remedy="were they only scaled?",
         )
 
 
@@ -166,21 +170,26 @@ def find_labels(data: Data, source: Any, rows: int) -> np.ndarray | None:
         `(images,)` class numbers; None if there are no labels.
 
     Raises:
-        ValueError: some images have no label, or the head has no such class.
+        InputError: some images have no label, or the head has no such class.
     """
     labels = labels_of(source)
     if (labels == NO_LABEL).all():
         return None
     if (labels == NO_LABEL).any():
-        raise ValueError(
-            f"{int((labels == NO_LABEL).sum())} of {len(labels)} images of "
-            f"`{_place(data)}` have no label; give labels for all images or for none."
+        raise errors.InputError(
+            "E312",
+            f"{int((labels == NO_LABEL).sum())} of {len(labels)} images have no label",
+            where=f"`{_place(data)}`",
+            remedy="give labels for all images or for none",
         )
     if rows and labels.max() >= rows:
-        raise ValueError(
-            f"`{_place(data)}` has labels from {labels.min()} to {labels.max()}, but "
-            f"the head has {rows} classes, expected 0 to {rows - 1}; take head, class "
-            "names and data from the same task."
+        raise errors.InputError(
+            "E305",
+            f"it has labels from {labels.min()} to {labels.max()}, but the head has "
+            f"{rows} classes",
+            where=f"`{_place(data)}`",
+            expected=f"0 to {rows - 1}",
+            remedy="take head, class names and data from the same task",
         )
     return labels
 

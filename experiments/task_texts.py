@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data import glue, texts
 from adarank_jax.data.texts import NO_LABEL, Texts
 from adarank_jax.data.tokens import Tokens
@@ -47,10 +48,10 @@ def open_texts(
         A source whose labels are rows of the head.
 
     Raises:
-        FileNotFoundError: the texts are not there.
-        KeyError: there is no such data set.
-        TypeError: a column holds no texts, or labels that are no classes.
-        ValueError: texts cannot be used, or classes are not those of the head.
+        MissingError: the texts are not there.
+        InputError: there is no such data set, texts cannot be used, a column holds no
+            texts, or labels that are no classes, or those of another head.
+        UsageError: the columns do not fit.
     """
     if data.dataset is not None:
         _check_task(data.dataset)
@@ -101,21 +102,26 @@ def find_labels(source: Texts, rows: int) -> np.ndarray | None:
         `(texts,)` class numbers; None if there are no labels.
 
     Raises:
-        ValueError: some texts have no label, or the head has no such class.
+        InputError: some texts have no label, or the head has no such class.
     """
     labels = source.labels
     if (labels == NO_LABEL).all():
         return None
     if (labels == NO_LABEL).any():
-        raise ValueError(
-            f"{int((labels == NO_LABEL).sum())} of {len(labels)} texts of "
-            f"{source.name} have no label; give labels for all texts or for none."
+        raise errors.InputError(
+            "E312",
+            f"{int((labels == NO_LABEL).sum())} of {len(labels)} texts have no label",
+            where=source.name,
+            remedy="give labels for all texts or for none",
         )
     if rows and labels.max() >= rows:
-        raise ValueError(
-            f"{source.name} has labels from {labels.min()} to {labels.max()}, but the "
-            f"head has {rows} classes, expected 0 to {rows - 1}; take head and data "
-            "from the same task."
+        raise errors.InputError(
+            "E305",
+            f"it has labels from {labels.min()} to {labels.max()}, but the head has "
+            f"{rows} classes",
+            where=source.name,
+            expected=f"0 to {rows - 1}",
+            remedy="take head and data from the same task",
         )
     return labels
 
@@ -127,8 +133,8 @@ def metric(expert: TextExpert) -> Metric:
         expert: of the configuration.
 
     Raises:
-        KeyError: there is no such data set; the message says how else texts are named.
-        ValueError: the data set is a regression.
+        InputError: there is no such data set, or it is a regression; the message says
+            how else texts are named.
     """
     if expert.metric is not None or expert.data.dataset is None:
         return expert.metric or "accuracy"
@@ -141,11 +147,13 @@ def _check_task(name):
     if not glue.is_task(name):
         try:
             glue.get(name)
-        except KeyError as error:
-            raise KeyError(
-                f"{error.args[0]} Texts of your own are a path with a dot or a slash, "
-                f"`./{name}.csv`, and those on the Hub `org/{name}`."
-            ) from None
+        except errors.InputError as error:
+            also = (
+                f"{error.message.remedy}. Texts of your own are a path with a dot or a "
+                f"slash, `./{name}.csv`, and those on the Hub `org/{name}`"
+            )
+            told = error.message._replace(remedy=also.replace("?.", "?"))
+            raise errors.InputError(*told) from None
 
 
 def known_size(data: TextData) -> int:
@@ -156,12 +164,12 @@ def known_size(data: TextData) -> int:
     """
     try:
         task = glue.get(data.dataset or "")
-    except (KeyError, ValueError):
+    except errors.InputError:
         return 0
     return task.sizes.get(data.split or task.split, 0)
 
 
-def doubts(tokens: Tokens, batch_size: int) -> Iterator[str]:
+def doubts(tokens: Tokens, batch_size: int) -> Iterator[errors.Message]:
     """Says what was cut, what is empty, and what a task has too little of.
 
     Args:
@@ -173,12 +181,14 @@ def doubts(tokens: Tokens, batch_size: int) -> Iterator[str]:
     """
     total = len(tokens)
     if tokens.num_truncated:
-        yield (
+        yield errors.Message(
+            "W342",
             f"{tokens.num_truncated} of {total} texts have more than "
-            f"{tokens.max_length} tokens and are cut (`max_length`)."
+            f"{tokens.max_length} tokens and are cut (`max_length`)",
         )
     if tokens.num_empty:
-        yield f"{tokens.num_empty} of {total} texts have no token of their own."
+        found = f"{tokens.num_empty} of {total} texts have no token of their own"
+        yield errors.Message("W343", found)
     yield from task_checks.shortage(total, batch_size, "texts")
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import head_files
 from adarank_jax.data import prompts
 from adarank_jax.models import heads
@@ -59,9 +59,9 @@ def zero_shot_weight(
         `(classes, features)`, float32.
 
     Raises:
-        ValueError: there are fewer than two classes or no template, a name is there
-            twice, a template has not one `{}`, the scale is no logarithm, or an
-            embedding is zero or not finite.
+        InputError: there are fewer than two classes, a name is there twice, the scale
+            is no logarithm, or an embedding is zero or not finite.
+        UsageError: there is no template, or one has not one `{}`.
     """
     _check(class_names, templates, logit_scale)
     tokens = tokenize(_texts(class_names, templates))
@@ -76,16 +76,23 @@ def _texts(class_names, templates):
 def _check(class_names, templates, logit_scale):
     """Refuses what no head can be made of, before anything is embedded."""
     if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise ValueError(
+        raise errors.InputError(
+            "E304",
             "`class_names` must be at least two different names, got "
-            f"{len(class_names)} of which {len(set(class_names))} differ."
+            f"{len(class_names)} of which {len(set(class_names))} differ",
         )
     if not templates:
-        raise ValueError("`templates` must not be empty; `{}` alone is a template.")
+        raise errors.UsageError(
+            "E318",
+            "`templates` must not be empty",
+            remedy="write at least one; `{}` alone is a template",
+        )
     if not math.isfinite(logit_scale) or logit_scale > math.log(1e4):
-        raise ValueError(
+        raise errors.InputError(
+            "E319",
             "`logit_scale` must be the logarithm of what cosines are multiplied by "
-            f"(4.6052 for 100), got {logit_scale}; take its logarithm first."
+            f"(4.6052 for 100), got {logit_scale}",
+            remedy="take its logarithm first",
         )
 
 
@@ -135,7 +142,8 @@ def cached_head(
         `(classes, features)`, float32.
 
     Raises:
-        ValueError: as for `zero_shot_weight`, or the file in the cache is damaged.
+        InputError: as for `zero_shot_weight`, or the file in the cache is damaged.
+        UsageError: as for `zero_shot_weight`.
     """
     _check(class_names, templates, logit_scale)
     tokens = tokenize(_texts(class_names, templates))
@@ -184,8 +192,8 @@ def load_tokenizer(
         A function from texts to int32 ids `(texts, context_length)`.
 
     Raises:
-        FileNotFoundError: the folder or the files are not there.
-        ValueError: the files are no tokeniser of CLIP's kind.
+        MissingError: the folder or the files are not there.
+        InputError: the files are no tokeniser of CLIP's kind.
     """
     folder = pathlib.Path(folder)
     _check_files(folder)
@@ -195,8 +203,11 @@ def load_tokenizer(
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the library raises nothing more precise
-        raise ValueError(
-            f"The tokeniser in `{folder}` cannot be read: {error}; fetch it again."
+        raise errors.InputError(
+            "E347",
+            f"the tokeniser cannot be read: {error}",
+            where=f"`{folder}`",
+            remedy="fetch it again",
         ) from error
 
     def tokenize(texts: Sequence[str]) -> np.ndarray:
@@ -222,10 +233,12 @@ def _check_files(folder):
         found = "no such folder"
         if folder.is_dir():
             found = sorted(entry.name for entry in folder.iterdir())[:10]
-        raise FileNotFoundError(
-            f"`{folder}` has no tokeniser: expected `tokenizer.json`, or `vocab.json` "
-            f"and `merges.txt`; missing {['tokenizer.json', *missing]}, found {found}. "
-            "Fetch them from the repository of the pretrained model."
+        raise errors.MissingError(
+            "E346",
+            f"no tokeniser: missing {['tokenizer.json', *missing]}, found {found}",
+            where=f"`{folder}`",
+            expected="`tokenizer.json`, or `vocab.json` and `merges.txt`",
+            remedy="fetch them from the repository of the pretrained model",
         )
 
 
@@ -233,13 +246,18 @@ def _check_ids(ids, texts, folder, vocabulary_size, end_token):
     """Refuses ids that the tower has no row for, and texts that do not end."""
     if ids.max() >= vocabulary_size:
         text = texts[int(np.argmax(ids.max(axis=1)))]
-        raise ValueError(
-            f"The tokeniser in `{folder}` gives the id {ids.max()} for {text!r}, but "
-            f"the text tower has {vocabulary_size} tokens; take the tokeniser that "
-            "belongs to it."
+        raise errors.InputError(
+            "E341",
+            f"the tokeniser gives the id {ids.max()} for {text!r}, but the text tower "
+            f"has {vocabulary_size} tokens",
+            where=f"`{folder}`",
+            remedy="take the tokeniser that belongs to it",
         )
     if not (ids == end_token).any(axis=1).all():
-        raise ValueError(
-            f"The tokeniser in `{folder}` does not close a text with its end token "
-            f"{end_token}, so it is not of CLIP's kind; take that of the model."
+        raise errors.InputError(
+            "E340",
+            f"the tokeniser does not close a text with its end token {end_token}, so "
+            "it is not of CLIP's kind",
+            where=f"`{folder}`",
+            remedy="take that of the model",
         )

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from adarank_jax import errors
+
 
 def cache_folder(cache_dir: str | os.PathLike | None) -> pathlib.Path:
     """Returns where copies are kept.
@@ -41,8 +43,8 @@ def find(
         The Arrow file, with columns `image` and perhaps `label`.
 
     Raises:
+        InputError: a parquet file is damaged.
         OSError: it cannot be written.
-        ValueError: a parquet file is damaged.
     """
     identity = [str(_VERSION), *map(str, columns)]
     for path in paths:
@@ -99,7 +101,7 @@ def batches(
         Record batches with columns `image` and perhaps `label`.
 
     Raises:
-        ValueError: the file is damaged.
+        InputError: the file is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,7 +119,30 @@ def batches(
                     arrays.append(batch.column(columns[1]).cast(pa.int64()))
                 yield pa.record_batch(arrays, schema=_schema(columns))
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"`{path}` is damaged: {error}. Fetch it again.") from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: pathlib.Path, error: Exception) -> errors.InputError:
+    """Says that a part of a parquet file cannot be read.
+
+    Args:
+        path: of the file.
+        error: of the library.
+    """
+    found = f"damaged ({str(error).rstrip('.')})"
+    return errors.InputError("E162", found, f"`{path}`", remedy="fetch it again")
+
+
+def not_whole(path: pathlib.Path, error: Exception) -> errors.InputError:
+    """Says that a file is no parquet file, or the beginning of one.
+
+    Args:
+        path: of the file.
+        error: of the library.
+    """
+    size = f"{path.stat().st_size:,} bytes"
+    found = f"no whole parquet file ({size}): {str(error).rstrip('.')}"
+    return errors.InputError("E162", found, f"`{path}`", remedy="fetch it again")
 
 
 _ROWS = 256  # of a record batch

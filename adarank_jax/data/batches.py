@@ -15,6 +15,8 @@ import grain
 import jax
 import numpy as np
 
+from adarank_jax import errors
+
 
 class TaskBatches:
     """Batches of every task, `(tasks, batch, ...)`, indexed by step.
@@ -170,7 +172,7 @@ class Transformed:
 
         Raises:
             IndexError: there is no such image.
-            ValueError: the images of a batch differ in shape.
+            InputError: the images of a batch differ in shape.
         """
         if isinstance(index, int | np.integer):
             return self._one(int(index))
@@ -264,9 +266,10 @@ def _stack(arrays):
     """Stacks images, or says that they differ."""
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
-        raise ValueError(
-            f"The transform must give all images one shape, got {sorted(shapes)}; set "
-            "its `crop`, or its `size` to a height and a width."
+        raise errors.InputError(
+            "E330",
+            f"the transform must give all images one shape, got {sorted(shapes)}",
+            remedy="set its `crop`, or its `size` to a height and a width",
         )
     return np.stack(arrays)
 

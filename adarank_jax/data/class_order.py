@@ -9,6 +9,8 @@ trust, and `doubts` says so.
 import re
 from collections.abc import Iterator, Sequence
 
+from adarank_jax import errors
+
 
 def folder_numbers(
     found: Sequence[str], names: Sequence[str], place: str, forms: bool = False
@@ -26,7 +28,7 @@ def folder_numbers(
         The number of each folder, then those of classes that have no folder.
 
     Raises:
-        ValueError: a folder is none of the classes; the message lists both sides.
+        InputError: a folder is none of the classes; the message lists both sides.
 
     Examples:
         >>> folder_numbers(("annual_crop", "sea lake"), ("Sea Lake", "Annual Crop"), "")
@@ -51,10 +53,12 @@ def folder_numbers(
                  if word not in right]  # fmt: skip
         here = [each for each, word in zip(names, right, strict=True)
                 if word not in left]  # fmt: skip
-        raise ValueError(
-            f"`{place}` has {len(found)} folders of classes and the head {len(names)} "
-            f"classes; only there: {listed(there)}; only in the head: {listed(here)}; "
-            "name the folders as the classes, or number them from 0."
+        raise errors.InputError(
+            "E310",
+            f"{len(found)} folders of classes and the head {len(names)} classes; only "
+            f"there: {listed(there)}; only in the head: {listed(here)}",
+            where=f"`{place}`",
+            remedy="name the folders as the classes, or number them from 0",
         )
     return numbered + [i for i in range(len(names)) if i not in numbered]
 
@@ -131,7 +135,7 @@ def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> lis
         The number that each class of the source has in `expected`, for `Relabelled`.
 
     Raises:
-        ValueError: the lists differ in length, or share only some names and disagree
+        InputError: the lists differ in length, or share only some names and disagree
             on the numbers of these.
 
     Examples:
@@ -139,9 +143,12 @@ def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> lis
         [1, 0]
     """
     if len(found) != len(expected):
-        raise ValueError(
-            f"{name} has {len(found)} classes, expected {len(expected)}; is this the "
-            "right data set and head profile?"
+        raise errors.InputError(
+            "E305",
+            f"{len(found)} classes",
+            where=name,
+            expected=str(len(expected)),
+            remedy="is this the right data set and head profile?",
         )
     if [*map(_words, found)] == [*map(_words, expected)]:
         return list(range(len(found)))
@@ -154,16 +161,20 @@ def renumbering(found: Sequence[str], expected: Sequence[str], name: str) -> lis
         if i != j
     ]
     if moved:
-        raise ValueError(
-            f"The classes of {name} are in another order than those of the head: "
-            + "; ".join(moved[:5])
-            + ". Name them alike, or choose the other profile of prompts; in Python, "
-            "`Relabelled` gives them other numbers."
+        raise errors.InputError(
+            "E310",
+            "the classes are in another order than those of the head: "
+            + "; ".join(moved[:5]),
+            where=name,
+            remedy="name them alike, or choose the other profile of prompts; in "
+            "Python, `Relabelled` gives them other numbers",
         )
     return list(range(len(found)))
 
 
-def doubts(found: Sequence[str], expected: Sequence[str], name: str) -> Iterator[str]:
+def doubts(
+    found: Sequence[str], expected: Sequence[str], name: str
+) -> Iterator[errors.Message]:
     """Warns where `renumbering` takes the order of a source on trust.
 
     Args:
@@ -176,21 +187,23 @@ def doubts(found: Sequence[str], expected: Sequence[str], name: str) -> Iterator
         they are in one order.
 
     Examples:
-        >>> next(doubts(["o", "ki"], ["あ", "い"], "letters"))[:37]
-        '0 of 2 class names of letters match t'
+        >>> next(doubts(["o", "ki"], ["あ", "い"], "letters")).found[:47]
+        '0 of 2 class names match those of the head, so '
     """
     if [*map(_words, found)] == [*map(_words, expected)]:
         return
     matched = len(_partners(found, expected))
     if 2 * matched < len(found):
-        yield (
-            f"{matched} of {len(found)} class names of {name} match those of the head, "
-            "so the order of its labels is taken on trust: "
-            + "; ".join(
-                f"{i} is {found[i]!r} there, {expected[i]!r} here"
-                for i in range(min(3, len(found)))
-            )
-            + ". Compare them: in another order every accuracy would be wrong."
+        pairs = [
+            f"{i} is {found[i]!r} there, {expected[i]!r} here"
+            for i in range(min(3, len(found)))
+        ]
+        yield errors.Message(
+            "W311",
+            f"{matched} of {len(found)} class names match those of the head, so the "
+            f"order of its labels is taken on trust: {'; '.join(pairs)}",
+            where=name,
+            remedy="compare them: in another order every accuracy would be wrong",
         )
 
 

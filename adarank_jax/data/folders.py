@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data import images
 from adarank_jax.data.class_order import match, plain
 from adarank_jax.data.sources import MOST_READ, NO_LABEL, file_content, spread
@@ -60,10 +61,9 @@ class ImageFolder:
         report: what the scan found.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        KeyError: a folder is none of the classes.
-        ValueError: there is no image, an image is bad, images lie beside the folders of
-            the classes, or a link leads outside.
+        MissingError: there is no such folder.
+        InputError: there is no image, an image is bad, images lie beside the folders of
+            the classes, a folder is none of these, or a link leads outside.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class ImageFolder:
             )
         root = pathlib.Path(path)
         if not root.is_dir():
-            raise FileNotFoundError(f"There is no folder `{root}`; check the path.")
+            raise errors.MissingError(
+                "E101", "there is no such folder", f"`{root}`", remedy="check the path"
+            )
         files, ignored = _list(root, follow_links)
         self.classes, labels = _label(root, files, classes)
         headers, bad = _scan(files)
@@ -159,15 +161,21 @@ def _list(root, follow_links):
 
     walk(root)
     if outside:
-        raise ValueError(
-            f"`{root}` holds {len(outside)} symbolic links that lead out of it, for "
-            f"example `{outside[0]}`; copy the files, or allow it with `follow_links`."
+        raise errors.InputError(
+            "E328",
+            f"{len(outside)} symbolic links that lead out of it, for example "
+            f"`{outside[0]}`",
+            where=f"`{root}`",
+            remedy="copy the files, or allow it with `follow_links`",
         )
     if not files:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
-        raise ValueError(
-            f"`{root}` holds no image, but {found or 'nothing at all'}; expected files "
-            f"that end in {', '.join(sorted(_ENDINGS))}."
+        raise errors.InputError(
+            "E320",
+            f"no image, but {found or 'nothing at all'}",
+            where=f"`{root}`",
+            expected=f"files that end in {', '.join(sorted(_ENDINGS))}",
+            remedy="give the folder that holds the images",
         )
     return files, dict(sorted(ignored.items()))
 
@@ -187,9 +195,11 @@ def _label(root, files, classes):
     if len(loose) == len(files):
         return (), [NO_LABEL] * len(files)
     if loose:
-        raise ValueError(
-            f"`{root}` holds {len(loose)} images beside folders of images, for example "
-            f"{loose[0]!r}; put every image into the folder of its class."
+        raise errors.InputError(
+            "E332",
+            f"{len(loose)} images beside folders of images, for example {loose[0]!r}",
+            where=f"`{root}`",
+            remedy="put every image into the folder of its class",
         )
     names = sorted({parts[0] for parts in tops})
     if classes is None:
@@ -200,9 +210,11 @@ def _label(root, files, classes):
         known = {plain(name) for name in classes}
         odd = next((name for name in names if plain(name) not in known), names[0])
         near = difflib.get_close_matches(odd, classes, 1)
-        raise KeyError(
-            f"The folder `{root / odd}` is none of the {len(classes)} classes, or not "
-            "of one alone" + (f"; did you mean {near[0]!r}?" if near else ".")
+        raise errors.InputError(
+            "E310",
+            f"the folder is none of the {len(classes)} classes, or not of one alone",
+            where=f"`{root / odd}`",
+            remedy=f"did you mean {near[0]!r}?" if near else "name it as its class",
         )
     known = dict(zip(names, numbered, strict=True))
     return tuple(classes), [known[parts[0]] for parts in tops]
@@ -230,14 +242,20 @@ def _judge(root, bad, count, on_bad_image):
         return
     listed = "\n  " + "\n  ".join(bad)
     if on_bad_image == "error":
-        raise ValueError(
-            f"{len(bad)} of {count} images in `{root}` cannot be used:{listed}\nMend "
-            "or remove them, or leave them out with `on_bad_image` = 'skip'."
+        raise errors.InputError(
+            "E331",
+            f"{len(bad)} of {count} images cannot be used",
+            where=f"`{root}`",
+            remedy="leave them out with `on_bad_image` = 'skip', or mend or remove "
+            f"them:{listed}",
         )
     if len(bad) > _MOST_SKIPPED * count:
-        raise ValueError(
-            f"{len(bad)} of {count} images in `{root}` would be skipped, more than "
-            f"{_MOST_SKIPPED:.0%}; fetch or make them again:{listed}"
+        raise errors.InputError(
+            "E322",
+            f"{len(bad)} of {count} images would be skipped, more than "
+            f"{_MOST_SKIPPED:.0%}",
+            where=f"`{root}`",
+            remedy=f"fetch or make them again:{listed}",
         )
 
 

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from adarank_jax import errors
 from adarank_jax.data import parquet, text_files, text_parquet, text_tfds
 from adarank_jax.data.class_order import plain
 from adarank_jax.data.text_source import Texts, nearest, renumbered
@@ -52,8 +53,7 @@ def get(name: str) -> Task:
         Its row.
 
     Raises:
-        KeyError: there is no such task.
-        ValueError: it is STS-B, which is no classification.
+        InputError: there is no such task, or it is STS-B, which is no classification.
 
     Examples:
         >>> get("SST-2").columns, get("glue/cola").name
@@ -62,15 +62,18 @@ def get(name: str) -> Task:
     bare = name.removeprefix("glue/")
     short = plain(bare)
     if short == "stsb":
-        raise ValueError(
+        raise errors.InputError(
+            "E308",
             "STS-B is a regression (its labels are similarities from 0 to 5): there "
-            "are no classes whose entropy could be lowered, so it cannot be adapted; "
-            f"the tasks are {', '.join(_TASKS)}."
+            "are no classes whose entropy could be lowered, so it cannot be adapted",
+            remedy=f"exclude it; the tasks are {', '.join(_TASKS)}",
         )
     found = next((task for key, task in _TASKS.items() if key == short), None)
     if found is None:
-        raise KeyError(
-            f"There is no GLUE task {bare!r} here; {nearest(short, [*_TASKS])}"
+        raise errors.InputError(
+            "E314",
+            f"there is no GLUE task {bare!r} here",
+            remedy=nearest(short, [*_TASKS]),
         )
     return found
 
@@ -120,10 +123,10 @@ def load(
         The texts.
 
     Raises:
-        FileNotFoundError: the task is nowhere, or its folder lacks the split; the
-            message lists where it was looked for, and how to get it.
-        KeyError: there is no such task.
-        ValueError: the source is damaged, has another size, columns or classes.
+        MissingError: the task is nowhere, or its folder lacks the split; the message
+            lists where it was looked for, and how to get it.
+        InputError: there is no such task, or the source is damaged, has another size,
+            columns or classes.
     """
     task = get(name)
     split = split or task.split
@@ -149,14 +152,19 @@ def load(
                 raise
             tried.append(f"{each}: {error}")
     if source is None:
-        raise FileNotFoundError(
-            f"GLUE's {task.name} ({split}) was not found:\n  " + "\n  ".join(tried)
+        raise errors.MissingError(
+            "E315",
+            "it was not found:\n  " + "\n  ".join(tried),
+            where=f"GLUE's {task.name} ({split})",
         )
     size = task.sizes.get(split)
     if size is not None and len(source) != size:
-        raise ValueError(
-            f"{task.name} ({split}) from {each} has {len(source)} examples, expected "
-            f"{size}; is this the right split, and the whole of it?"
+        raise errors.InputError(
+            "E316",
+            f"it has {len(source)} examples",
+            where=f"{task.name} ({split}) from {each}",
+            expected=str(size),
+            remedy="is this the right split, and the whole of it?",
         )
     source = renumbered(source, task.class_names)
     return source if class_names is None else renumbered(source, class_names)
@@ -168,9 +176,10 @@ def _check_columns(task, columns):
         return task.columns
     given = [columns] if isinstance(columns, str) else [*columns]
     if len(given) != len(task.columns):
-        raise ValueError(
+        raise errors.UsageError(
+            "E351",
             f"`columns` of {task.name} must name {len(task.columns)} columns, in place "
-            f"of {list(task.columns)}, got {given}."
+            f"of {list(task.columns)}, got {given}",
         )
     return given
 
@@ -202,9 +211,11 @@ def _open_local(task, split, data_dir, columns, quotes):
     if any(folder.rglob("*.parquet")):
         files = parquet.find_files(folder, split)
         return text_parquet.open_parquet(files, columns)
-    raise FileNotFoundError(
-        f"`{folder}` holds none of {split}.csv, {split}.tsv, {split}.jsonl, parquet "
-        "files; put the split there, or move the folder away to look elsewhere."
+    raise errors.MissingError(
+        "E163",
+        f"it holds none of {split}.csv, {split}.tsv, {split}.jsonl, parquet files",
+        where=f"`{folder}`",
+        remedy="put the split there, or move the folder away to look elsewhere",
     )
 
 

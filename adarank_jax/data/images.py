@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from adarank_jax import errors
+
 Picture = bytes | bytearray | memoryview | str | os.PathLike | Image.Image | np.ndarray
 
 
@@ -37,10 +39,11 @@ def decode(
         `(height, width, 3)` uint8.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: the argument is no picture, or an array of another dtype.
-        ValueError: the file is no whole picture of a known format, it has too many
-            pixels, or its values are floating point.
+        MissingError: there is no such file.
+        InputError: the file is no whole picture of a known format, it has too many
+            pixels, its values are floating point, or an array has another shape or
+            dtype.
+        TypeError: the argument is no picture.
 
     Examples:
         >>> import numpy as np
@@ -93,8 +96,8 @@ def verify(path: str | os.PathLike, max_pixels: int | None = None) -> Header:
         What the header says.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: `decode` would refuse the file. Damage inside the pixels of a JPEG
+        MissingError: there is no such file.
+        InputError: `decode` would refuse the file. Damage inside the pixels of a JPEG
             is found only if its end is missing.
     """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
@@ -132,13 +135,17 @@ def _open_file(path):
     """Opens a regular file."""
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no image `{path}`; check the path.")
+        raise errors.MissingError(
+            "E101", "there is no such image", f"`{path}`", remedy="check the path"
+        )
     if not path.is_file():
-        raise ValueError(f"`{path}` is no regular file; expected an image.")
+        raise errors.InputError("E328", "no regular file", f"`{path}`", "an image")
     try:
         return open(path, "rb")
     except PermissionError as error:
-        raise ValueError(f"`{path}` cannot be read; check its permissions.") from error
+        raise errors.InputError(
+            "E331", "it cannot be read", f"`{path}`", remedy="check its permissions"
+        ) from error
 
 
 def _open(stream, name, limit):
@@ -148,23 +155,30 @@ def _open(stream, name, limit):
     begins = stream.read(8)
     stream.seek(0)
     if not size:
-        raise ValueError(f"{name} is empty (0 bytes); fetch or make it again.")
+        raise errors.InputError(
+            "E331", "empty (0 bytes)", name, "an image", "fetch or make it again"
+        )
     Image.init()
     known = [each for each in FORMATS if each in Image.OPEN]
     try:
         image = Image.open(stream, formats=known)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{name} is refused: {error} Make it smaller.") from error
+        raise errors.InputError(
+            "E326", str(error).rstrip("."), name, remedy="make it smaller"
+        ) from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"{name} ({size:,} bytes, begins {begins!r}) is no whole "
-            f"image; expected one of {', '.join(FORMATS)}. Fetch or make it again."
+        raise errors.InputError(
+            "E331",
+            f"no whole image ({size:,} bytes, begins {begins!r})",
+            where=name,
+            expected=f"one of {', '.join(FORMATS)}",
+            remedy="fetch or make it again",
         ) from error
     except _DAMAGE as error:
         raise _damage(name, error) from error
     try:
         _check_pixels(image.size, name, limit)
-    except ValueError:
+    except errors.InputError:
         image.close()
         raise
     return image
@@ -174,11 +188,13 @@ def _check_pixels(size, name, limit):
     """Raises if a picture would take too much memory, or none."""
     count = size[0] * size[1]
     if not count:
-        raise ValueError(f"{name} has no pixels: it is {size[0]} x {size[1]}.")
+        raise errors.InputError("E331", f"no pixels: it is {size[0]} x {size[1]}", name)
     if count > limit:
-        raise ValueError(
-            f"{name} has {count:,} pixels ({size[0]} x {size[1]}), the limit is "
-            f"{limit:,}; make it smaller."
+        raise errors.InputError(
+            "E326",
+            f"{count:,} pixels ({size[0]} x {size[1]}), the limit is {limit:,}",
+            where=name,
+            remedy="make it smaller",
         )
 
 
@@ -188,15 +204,16 @@ def _pixels(image, name):
         if isinstance(image, ImageFile.ImageFile):
             image.load()
         return np.array(_rgb(_upright(image), name))
+    except errors.InputError:
+        raise
     except _DAMAGE as error:
-        if isinstance(error, ValueError) and str(error).startswith(name):
-            raise
         raise _damage(name, error) from error
 
 
 def _damage(name, error):
     """Says that a file is damaged."""
-    return ValueError(f"{name} is damaged: {error}. Fetch or make it again.")
+    found = f"damaged ({str(error).rstrip('.')})"
+    return errors.InputError("E331", found, name, remedy="fetch or make it again")
 
 
 def _upright(image):
@@ -231,9 +248,12 @@ def _from_deep(image, name):
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise ValueError(
-            f"{name} has 32-bit values from {low:,} to {high:,}, expected 0 to 65,535; "
-            "scale it to 8 or 16 bits."
+        raise errors.InputError(
+            "E324",
+            f"32-bit values from {low:,} to {high:,}",
+            where=name,
+            expected="0 to 65,535",
+            remedy="scale it to 8 or 16 bits",
         )
     clear = image.info.get("transparency")
     if isinstance(clear, int):
@@ -251,13 +271,18 @@ def _from_array(array, name):
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if not array.size or array.ndim not in (2, 3):
-        raise ValueError(
-            f"{name} must have shape (height, width) or (height, width, 1 | 3 | 4), "
-            f"got {array.shape}."
+        raise errors.InputError(
+            "E333",
+            f"an array of shape {array.shape}",
+            where=name,
+            expected="(height, width) or (height, width, 1 | 3 | 4)",
         )
     if array.ndim == 3 and array.shape[-1] not in (3, 4):
-        raise ValueError(
-            f"{name} must have 1, 3 or 4 channels last, got shape {array.shape}."
+        raise errors.InputError(
+            "E333",
+            f"an array of shape {array.shape}",
+            where=name,
+            expected="1, 3 or 4 channels last",
         )
     if np.issubdtype(array.dtype, np.floating):
         raise _float_error(name)
@@ -266,7 +291,7 @@ def _from_array(array, name):
     elif array.dtype == np.uint16:
         array = _eight_bits(array)
     elif array.dtype != np.uint8:
-        raise TypeError(f"{name} must be uint8 or uint16, got {array.dtype}.")
+        raise errors.InputError("E333", str(array.dtype), name, "uint8 or uint16")
     if array.ndim == 2:
         return np.repeat(array[..., None], 3, axis=-1)
     if array.shape[-1] == 3:
@@ -276,9 +301,12 @@ def _from_array(array, name):
 
 def _float_error(name):
     """Says that floating point has no known range."""
-    return ValueError(
-        f"{name} holds floating point, whose range is unknown; expected 8 or 16 bits. "
-        "Scale it to 0..255 and save it again."
+    return errors.InputError(
+        "E324",
+        "it holds floating point, whose range is unknown",
+        where=name,
+        expected="8 or 16 bits",
+        remedy="scale it to 0..255 and save it again",
     )
 
 

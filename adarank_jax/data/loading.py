@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from adarank_jax import errors
 from adarank_jax.data import parquet, registry
 from adarank_jax.data.class_order import folder_numbers
 from adarank_jax.data.folders import ImageFolder
@@ -48,11 +49,11 @@ def load(
         An image source; `sources.warnings_of` it says what is taken on trust.
 
     Raises:
-        FileNotFoundError: the data set is nowhere; the message lists where it was
-            looked for, and how to get it.
-        KeyError: there is no such data set or league.
-        ValueError: the source is damaged, has another number of test images, or other
-            classes.
+        MissingError: the data set is nowhere; the message lists where it was looked
+            for, and how to get it.
+        InputError: there is no such data set, or the source is damaged, has another
+            number of test images, or other classes.
+        KeyError: there is no such league.
     """
     data = registry.get(name, profile)
     if kind not in ("auto", "local", "tfds", "hub"):
@@ -72,8 +73,10 @@ def load(
         except FileNotFoundError as error:
             tried.append(f"{each}: {error}")
     if source is None:
-        raise FileNotFoundError(
-            f"{data.name} ({profile}, {split}) was not found:\n  " + "\n  ".join(tried)
+        raise errors.MissingError(
+            "E315",
+            "it was not found:\n  " + "\n  ".join(tried),
+            where=f"{data.name} ({profile}, {split})",
         )
     where = f"{data.name} from {each}"
     if split == "test":
@@ -157,9 +160,14 @@ def _open_hub(data, split, offline, cache_dir):
     )
     if not data.hub.verified and not source.classes:
         source.warnings.append(
-            f"`{data.hub.repo}` does not name its classes and the order of its labels "
-            f"was not checked against {data.name} ({data.profile}); look at some "
-            "images, because in another order every accuracy would be wrong."
+            errors.Message(
+                "W311",
+                "it does not name its classes and the order of its labels was not "
+                f"checked against {data.name} ({data.profile})",
+                where=f"`{data.hub.repo}`",
+                remedy="look at some images, because in another order every accuracy "
+                "would be wrong",
+            )
         )
     if data.hub.numbers is None:
         return source
@@ -170,9 +178,11 @@ def _numbered(source, data, classes, where):
     """Compares the classes of a source with those of the head."""
     found: tuple[str, ...] = tuple(getattr(source, "classes", ()))
     if classes is not None and len(classes) != data.num_classes:
-        raise ValueError(
-            f"`classes` holds {len(classes)} names for {data.name} ({data.profile}), "
-            f"expected {data.num_classes}."
+        raise errors.InputError(
+            "E305",
+            f"`classes` holds {len(classes)} names for {data.name} ({data.profile})",
+            expected=str(data.num_classes),
+            remedy="name each class once, in the order of the head's rows",
         )
     if isinstance(source, ImageFolder) and found:
         if classes is None and not all(name.isdecimal() for name in found):
@@ -181,9 +191,12 @@ def _numbered(source, data, classes, where):
         numbers = folder_numbers(found, expected, where, forms=True)
         return Relabelled(source, numbers)
     if found and len(found) != data.num_classes:
-        raise ValueError(
-            f"{where} has {len(found)} classes, expected {data.num_classes} "
-            f"({data.profile}); is this the right data set and profile?"
+        raise errors.InputError(
+            "E305",
+            f"{len(found)} classes",
+            where=where,
+            expected=f"{data.num_classes} ({data.profile})",
+            remedy="is this the right data set and profile?",
         )
     if not found or classes is None:
         return source

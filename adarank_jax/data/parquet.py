@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data import arrow_copy, images
 from adarank_jax.data.sources import check_labels, file_content
 
@@ -41,9 +42,9 @@ class ParquetImages:
         warnings: of what is taken on trust.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        TypeError: a column has another type.
-        ValueError: a file is damaged, there is no row, or no such column.
+        MissingError: a file is missing.
+        InputError: a file is damaged, there is no row, no such column, or one of
+            another type.
     """
 
     def __init__(
@@ -58,16 +59,19 @@ class ParquetImages:
         paths = [pathlib.Path(file) for file in files]
         self._name = name or (f"`{paths[0].parent}`" if paths else "the data set")
         if not paths:
-            raise ValueError(f"{self._name} has no parquet file.")
+            raise errors.InputError("E163", "no parquet file", self._name)
         self._files, self._columns = paths, _columns(paths, image, label)
         self._cache = arrow_copy.cache_folder(cache_dir)
         self._lock = threading.Lock()
         self._opened = None
         self.classes = class_names(paths[0], self._columns[1])
-        self.origin, self.warnings = "", []
+        self.origin: str = ""
+        self.warnings: list[errors.Message] = []
         count, labels = _read_labels(paths, self._columns[1])
         if not count:
-            raise ValueError(f"{self._name} has no row in {len(paths)} parquet files.")
+            raise errors.InputError(
+                "E320", f"no row in {len(paths)} parquet files", self._name
+            )
         known = len(self.classes) or None
         self.labels = check_labels(labels, count, self._name, known)
 
@@ -80,8 +84,8 @@ class ParquetImages:
 
         Raises:
             IndexError: there is no such row.
+            InputError: the row holds no image, or a file is damaged.
             OSError: the Arrow file cannot be written, which the first image needs.
-            ValueError: the row holds no image, or a file is damaged.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"There is no row {index} among {len(self)}.")
@@ -96,8 +100,8 @@ class ParquetImages:
         """Makes the Arrow file if there is none, and maps it.
 
         Raises:
+            InputError: a file is damaged.
             OSError: it cannot be written.
-            ValueError: a file is damaged.
         """
         self._open()
 
@@ -120,7 +124,7 @@ class ParquetImages:
             count: how many at most.
 
         Raises:
-            ValueError: a row holds no image, or a file is damaged.
+            InputError: a row holds no image, or a file is damaged.
         """
         columns = (self._columns[0], None)
         batches = (
@@ -142,7 +146,9 @@ class ParquetImages:
         """Decodes the bytes of an image file."""
         held, name = cell.as_buffer(), f"image {row} of {self._name}"
         if held is None:
-            raise ValueError(f"{name} is missing (null); fetch the data set again.")
+            raise errors.InputError(
+                "E331", "it is missing (null)", name, remedy="fetch the data set again"
+            )
         return images.decode(memoryview(held), name)
 
 
@@ -181,28 +187,34 @@ def find_files(
         The files, in order.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there is no file of the split, several configurations have one, or
+        MissingError: there is no such folder.
+        InputError: there is no file of the split, several configurations have one, or
             a shard is missing.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder `{folder}`; check the path.")
+        raise errors.MissingError(
+            "E101", "there is no such folder", f"`{folder}`", remedy="check the path"
+        )
     every = sorted(folder.rglob("*.parquet"))
     files = [file for file in every if _is_of(file.relative_to(folder), split, config)]
     where = f"split {split!r}" + (f" of {config!r}" if config else "")
     if not files:
         names = [str(file.relative_to(folder)) for file in every]
-        raise ValueError(
-            f"`{folder}` has no parquet file of {where}; it holds "
-            f"{', '.join(names[:8]) or 'no parquet file at all'}. Check split and "
-            "configuration, or fetch the data set again."
+        held = ", ".join(names[:8]) or "no parquet file at all"
+        raise errors.InputError(
+            "E163",
+            f"no parquet file of {where} (it holds {held})",
+            where=f"`{folder}`",
+            remedy="check split and configuration, or fetch the data set again",
         )
     parents = sorted({str(file.parent.relative_to(folder)) for file in files})
     if len(parents) > 1:
-        raise ValueError(
-            f"`{folder}` has {where} in several folders, {parents}; name one as the "
-            "configuration."
+        raise errors.InputError(
+            "E165",
+            f"{where} is in several folders, {parents}",
+            where=f"`{folder}`",
+            remedy="name one as the configuration",
         )
     _check_shards(files, where)
     return files
@@ -236,8 +248,8 @@ def from_hub(
         The images.
 
     Raises:
-        FileNotFoundError: the data set is not there and cannot be fetched.
-        ValueError: the data set has no such split, or is not in parquet.
+        MissingError: the data set is not there and cannot be fetched.
+        InputError: the data set has no such split, or is not in parquet.
     """
     repo, _, after = repo.partition("@")
     revision = revision or after or None
@@ -268,7 +280,7 @@ def fetch(
         The folder of the data set.
 
     Raises:
-        FileNotFoundError: the data set is not there and cannot be fetched.
+        MissingError: the data set is not there and cannot be fetched.
     """
     options = {"local_files_only": offline}
     return pathlib.Path(_snapshot(repo, split, config, revision, options))
@@ -289,14 +301,17 @@ def download_size(
         Bytes.
 
     Raises:
-        FileNotFoundError: the Hub cannot be asked.
-        ValueError: there is no parquet file of the split.
+        MissingError: the Hub cannot be asked.
+        InputError: there is no parquet file of the split.
     """
     files = _snapshot(repo, split, config, revision, {"dry_run": True})
     if not files:
-        raise ValueError(
-            f"`{repo}` on the Hub has no parquet file of split {split!r} (any more); "
-            f"looked for {patterns(split, config)}. Give it as your own folder."
+        raise errors.InputError(
+            "E163",
+            f"no parquet file of split {split!r} (any more)",
+            where=f"`{repo}` on the Hub",
+            expected=f"one of {patterns(split, config)}",
+            remedy="give it as your own folder",
         )
     return sum(file.file_size or 0 for file in files if file.will_download)
 
@@ -304,7 +319,7 @@ def download_size(
 def _snapshot(repo, split, config, revision, options):
     """Asks the Hub for the files of a split."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import errors as failures
 
     try:
         return huggingface_hub.snapshot_download(
@@ -314,17 +329,19 @@ def _snapshot(repo, split, config, revision, options):
             allow_patterns=patterns(split, config),
             **options,
         )
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except (failures.HfHubHTTPError, failures.HFValidationError, OSError) as error:
         at = f" at {revision!r}" if revision else ""
         reason = str(error).strip().splitlines()[0]
-        if isinstance(error, errors.LocalEntryNotFoundError):
+        if isinstance(error, failures.LocalEntryNotFoundError):
             reason = "it was not fetched before, and the Hub cannot be reached now: "
             is_off = options.get("local_files_only")
-            reason += f"no network{', or `offline` is set' if is_off else ''}."
-        raise FileNotFoundError(
-            f"The data set `{repo}`{at} is not here: {reason} Fetch it with `python -m "
-            "experiments.prepare` where there is a network, check the name, or give a "
-            "folder of parquet files."
+            reason += f"no network{', or `offline` is set' if is_off else ''}"
+        raise errors.MissingError(
+            "E167",
+            f"the data set is not here: {reason.rstrip('.')}",
+            where=f"`{repo}`{at}",
+            remedy="fetch it with `python -m experiments.prepare` where there is a "
+            "network, check the name, or give a folder of parquet files",
         ) from error
 
 
@@ -360,9 +377,12 @@ def _check_shards(files, where):
     count = max(int(match[2]) for match in matches if match)
     missing = sorted(set(range(count)) - there)
     if missing:
-        raise ValueError(
-            f"`{files[0].parent}` lacks {len(missing)} of {count} parquet files of "
-            f"{where}: number {', '.join(map(str, missing[:8]))}. Fetch it again."
+        raise errors.InputError(
+            "E164",
+            f"it lacks {len(missing)} of {count} parquet files of {where}: number "
+            f"{', '.join(map(str, missing[:8]))}",
+            where=f"`{files[0].parent}`",
+            remedy="fetch it again",
         )
 
 
@@ -374,25 +394,29 @@ def _columns(paths, image, label):
     names, first = [None, None], None
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"There is no file `{path}`; fetch it again.")
+            raise errors.MissingError(
+                "E101", "there is no such file", f"`{path}`", remedy="fetch it again"
+            )
         try:
             schema = pq.read_schema(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"`{path}` ({path.stat().st_size:,} bytes) is no whole parquet file: "
-                f"{error}. Fetch it again."
-            ) from error
+            raise arrow_copy.not_whole(path, error) from error
         columns = [_pick(schema.names, image), _pick(schema.names, label)]
         if columns[0] is None:
-            raise ValueError(
-                f"`{path}` has columns {schema.names}, expected images in one of "
-                f"{list(image)}; name the column."
+            raise errors.InputError(
+                "E344",
+                f"it has columns {schema.names}",
+                where=f"`{path}`",
+                expected=f"images in one of {list(image)}",
+                remedy="name the column",
             )
         _check_types(path, schema, *columns)
         if first is not None and columns != names:
-            raise ValueError(
-                f"`{path}` has columns {columns}, but `{first}` has {names}; are they "
-                "of one data set?"
+            raise errors.InputError(
+                "E166",
+                f"it has columns {columns}, but `{first}` has {names}",
+                where=f"`{path}`",
+                remedy="are they of one data set?",
             )
         names, first = columns, first or path
     return names
@@ -411,17 +435,22 @@ def _check_types(path, schema, image, label):
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise TypeError(
-            f"Column {image!r} of `{path}` is {schema.field(image).type}, expected the "
-            "bytes of image files, or a struct with `bytes`."
+        raise errors.InputError(
+            "E350",
+            str(schema.field(image).type),
+            where=f"column {image!r} of `{path}`",
+            expected="the bytes of image files, or a struct with `bytes`",
         )
     if label is None:
         return
     kind = schema.field(label).type
     if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise TypeError(
-            f"Column {label!r} of `{path}` is {kind}, expected class numbers; name the "
-            "column of the labels."
+        raise errors.InputError(
+            "E350",
+            str(kind),
+            where=f"column {label!r} of `{path}`",
+            expected="class numbers",
+            remedy="name the column of the labels",
         )
 
 
@@ -439,10 +468,13 @@ def _read_labels(paths, label):
                     continue
                 column = file.read(columns=[label]).column(label)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"`{path}` is damaged: {error}. Fetch it again."
-            ) from error
+            raise arrow_copy.damaged(path, error) from error
         if column.null_count:
-            raise ValueError(f"`{path}` has rows without a label.")
+            raise errors.InputError(
+                "E312",
+                f"{column.null_count} rows without a label",
+                where=f"`{path}`",
+                remedy="give every row one, -1 where it has none",
+            )
         labels.append(column.cast(pa.int64()).to_numpy())
     return count, np.concatenate(labels) if labels else None

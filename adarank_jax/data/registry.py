@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from adarank_jax import errors
+
 Profile = Literal["official", "fusion_bench"]
 PROFILES: tuple[Profile, ...] = ("official", "fusion_bench")
 
@@ -95,7 +97,8 @@ def get(name: str, profile: str = "official") -> DataSet:
         Its row.
 
     Raises:
-        KeyError: there is no such data set, or no such league.
+        InputError: there is no such data set; the message has the nearest.
+        KeyError: there is no such league.
 
     Examples:
         >>> get("stanford-cars").name
@@ -108,10 +111,11 @@ def get(name: str, profile: str = "official") -> DataSet:
     names = _NAMES
     if _plain(name) not in names:
         near = difflib.get_close_matches(_plain(name), names, 1)
-        raise KeyError(
-            f"There is no data set {name!r}"
-            + (f"; did you mean {names[near[0]]!r}" if near else "")
-            + f". Known are {', '.join(_TABLES['official'])}."
+        known = f"known are {', '.join(_TABLES['official'])}"
+        raise errors.InputError(
+            "E314",
+            f"there is no data set {name!r}",
+            remedy=f"did you mean {names[near[0]]!r}? All {known}" if near else known,
         )
     return _TABLES[profile][names[_plain(name)]]
 
@@ -150,7 +154,7 @@ def check_size(data: DataSet, found: int, where: str) -> None:
         where: they come from, for the message.
 
     Raises:
-        ValueError: another number of images is expected.
+        InputError: another number of images is expected.
     """
     if found in data.test_sizes:
         return
@@ -161,14 +165,16 @@ def check_size(data: DataSet, found: int, where: str) -> None:
         if found in _TABLES[other][data.name].test_sizes and other != data.profile
     ]
     advice = (
-        f"That is the test set of the `{others[0]}` league; choose that profile."
+        f"that is the test set of the `{others[0]}` league; choose that profile"
         if others
-        else "Numbers on another test set cannot be compared with published ones: "
-        "check the split, fetch the data set again, or give it as your own data."
+        else "numbers on another test set cannot be compared with published ones: "
+        "check the split, fetch the data set again, or give it as your own data"
     )
-    raise ValueError(
-        f"The test set of {data.name} ({data.profile}) in {where} has {found:,} "
-        f"images, expected {expected}. {advice}"
+    raise errors.InputError(
+        "E316",
+        f"the test set of {data.name} ({data.profile}) in {where} has {found:,} images",
+        expected=expected,
+        remedy=advice,
     )
 
 

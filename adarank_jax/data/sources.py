@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data import class_order, images
 
 NO_LABEL = -1
@@ -45,9 +46,8 @@ class Arrays:
         name: of the source in messages.
 
     Raises:
-        TypeError: the arrays have other dtypes.
-        ValueError: the arrays have other shapes or lengths, a preprocessed image is not
-            finite, or a label is below 0.
+        InputError: the arrays have other dtypes, shapes or lengths, a preprocessed
+            image is not finite, or a label is below 0.
 
     Examples:
         >>> import numpy as np
@@ -70,20 +70,28 @@ class Arrays:
                 pixels = pixels.astype(np.float32, copy=False)
             _check_finite(pixels, name)
         elif pixels.dtype not in (np.uint8, np.uint16, np.bool_):
-            raise TypeError(
-                f"`images` of {name} must be uint8 or uint16, got {pixels.dtype} of "
-                f"shape {pixels.shape}; scale them to 0..255 first. Only what is "
-                "preprocessed, (images, height, width, 3), may be floating point."
+            raise errors.InputError(
+                "E333",
+                f"`images` are {pixels.dtype} of shape {pixels.shape}",
+                where=name,
+                expected="uint8 or uint16",
+                remedy="scale them to 0..255 first. Only what is preprocessed, "
+                "(images, height, width, 3), may be floating point",
             )
         if pixels.ndim not in (3, 4) or (
             pixels.ndim == 4 and pixels.shape[-1] not in (1, 3, 4)
         ):
-            raise ValueError(
-                f"`images` of {name} must have shape (images, height, width) or "
-                f"(images, height, width, 1 | 3 | 4), got {pixels.shape}."
+            raise errors.InputError(
+                "E333",
+                f"`images` have shape {pixels.shape}",
+                where=name,
+                expected="(images, height, width) or (images, height, width, 1 | 3 | "
+                "4)",
             )
         if not pixels.size:
-            raise ValueError(f"{name} has no image: `images` has shape {pixels.shape}.")
+            raise errors.InputError(
+                "E320", f"no image: `images` has shape {pixels.shape}", name
+            )
         self._pixels, self._name = pixels, name
         self.labels = check_labels(labels, len(pixels), name)
 
@@ -109,9 +117,12 @@ def _check_finite(pixels, name):
     """Refuses preprocessed images that would spoil every number after them."""
     bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
     if len(bad):
-        raise ValueError(
-            f"{len(bad)} of {len(pixels)} preprocessed `images` of {name} are not "
-            f"finite in float32, the first is number {bad[0]}; preprocess them again."
+        raise errors.InputError(
+            "E220",
+            f"{len(bad)} of {len(pixels)} preprocessed `images` are not finite in "
+            f"float32, the first is number {bad[0]}",
+            where=name,
+            remedy="preprocess them again",
         )
 
 
@@ -137,7 +148,10 @@ class Relabelled:
     """
 
     def __init__(
-        self, source: ImageSource, numbers: Sequence[int], warnings: Sequence[str] = ()
+        self,
+        source: ImageSource,
+        numbers: Sequence[int],
+        warnings: Sequence[errors.Message] = (),
     ):
         """Checks that the mapping is one to one."""
         if sorted(numbers) != list(range(len(numbers))):
@@ -211,14 +225,14 @@ def renumbered(source: Any, names: Sequence[str], name: str) -> Relabelled:
         The source; its `warnings` say so if the order is taken on trust.
 
     Raises:
-        ValueError: the classes are not those of the head.
+        InputError: the classes are not those of the head.
     """
     numbers = class_order.renumbering(source.classes, names, name)
     doubts = [*class_order.doubts(source.classes, names, name)]
     return Relabelled(source, numbers, doubts)
 
 
-def warnings_of(source: Any) -> list[str]:
+def warnings_of(source: Any) -> list[errors.Message]:
     """Returns what a source, of any kind, warns of.
 
     Args:
@@ -234,8 +248,8 @@ def prepare(source: Any) -> None:
         source: any image source.
 
     Raises:
+        InputError: the source is damaged.
         OSError: there is no room for it.
-        ValueError: the source is damaged.
     """
     if hasattr(source, "prepare"):
         source.prepare()
@@ -349,34 +363,40 @@ def check_labels(
         `(images,)` int32.
 
     Raises:
-        TypeError: the labels are no whole numbers.
-        ValueError: their number differs from that of the images, or one is no class.
+        InputError: the labels are no whole numbers, their number differs from that of
+            the images, or one is no class.
     """
     if labels is None:
         return np.full(count, NO_LABEL, np.int32)
     labels = np.asarray(labels)
     if labels.dtype != np.bool_ and not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(
-            f"`labels` of {name} must be class numbers, got {labels.dtype}."
+        raise errors.InputError(
+            "E313", f"`labels` are {labels.dtype}", name, "class numbers"
         )
     if labels.shape != (count,):
-        raise ValueError(
-            f"`labels` of {name} must have shape ({count},), one an image, got "
-            f"{labels.shape}."
+        raise errors.InputError(
+            "E312",
+            f"`labels` have shape {labels.shape}",
+            where=name,
+            expected=f"shape ({count},), one an image",
         )
     labels = labels.astype(np.int64)
     low, high = int(labels.min()), int(labels.max())
     if low < NO_LABEL or (num_classes is not None and high >= num_classes):
         expected = "0 and above" if num_classes is None else f"0 to {num_classes - 1}"
-        raise ValueError(
-            f"`labels` of {name} are from {low} to {high}, expected {expected} (or "
-            f"{NO_LABEL} for none); is this the right data set, and does it count its "
-            "classes from 0?"
+        raise errors.InputError(
+            "E313",
+            f"`labels` are from {low} to {high}",
+            where=name,
+            expected=f"{expected} (or {NO_LABEL} for none)",
+            remedy="is this the right data set, and does it count its classes from 0?",
         )
     return labels.astype(np.int32)
 
 
-def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[str]:
+def shared_images(
+    sources: Mapping[str, ImageSource], sample: int = 64
+) -> list[errors.Message]:
     """Looks for images that two tasks have in common.
 
     Args:
@@ -395,8 +415,12 @@ def shared_images(sources: Mapping[str, ImageSource], sample: int = 64) -> list[
     }
     tasks = list(sources)
     return [
-        f"Tasks {one!r} and {two!r} have {len(common)} of the {len(seen[one])} images "
-        "looked at in common; a merge gains nothing from the same images twice."
+        errors.Message(
+            "W329",
+            f"{len(common)} of the {len(seen[one])} images looked at are in common",
+            where=f"tasks {one!r} and {two!r}",
+            remedy="a merge gains nothing from the same images twice",
+        )
         for i, one in enumerate(tasks)
         for two in tasks[i + 1 :]
         if (common := seen[one] & seen[two])

@@ -11,8 +11,15 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from adarank_jax import errors
 from adarank_jax.data.class_order import listed
-from adarank_jax.data.text_source import Texts, check_columns, missing, nearest
+from adarank_jax.data.text_source import (
+    Texts,
+    check_columns,
+    check_label_column,
+    missing,
+    no_column,
+)
 
 
 def open_csv(
@@ -39,9 +46,9 @@ def open_csv(
         The texts.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: as for `Texts`.
-        ValueError: the file is not what it should be; the message names the line.
+        MissingError: there is no such file.
+        InputError: the file is not what it should be; the message names the line.
+        UsageError: two columns are one.
     """
     path, names = pathlib.Path(path), check_columns(columns)
     delimiter = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
@@ -50,36 +57,49 @@ def open_csv(
     header = rows.pop(0)
     first_lines = lines[1:]
     _check_header(path, header, lines[0])
-    wanted = [_find(path, header, name, "The first line names the columns: ")
-              for name in names]  # fmt: skip
+    wanted = [_find(f"`{path}`", header, name) for name in names]
     label = _label_column(path, header, label_column, wanted)
     for line, row in zip(first_lines, rows, strict=True):
         if len(row) != len(header):
-            raise ValueError(
-                f"Line {line} of `{path}` has {len(row)} fields, expected "
-                f"{len(header)}, as line 1 has; is a delimiter ({delimiter!r}) in a "
-                "text, or does a quote begin that does not end?"
+            raise errors.InputError(
+                "E345",
+                f"it has {len(row)} fields",
+                where=f"line {line} of `{path}`",
+                expected=f"{len(header)}, as line 1 has",
+                remedy=f"is a delimiter ({delimiter!r}) in a text, or does a quote "
+                "begin that does not end?",
             )
     return Texts(
         [[row[header.index(name)] for row in rows] for name in wanted],
         None if label is None else [row[header.index(label)] for row in rows],
         class_names,
         f"`{path}`",
-        lambda index: f"Line {first_lines[index]} of `{path}`",
+        lambda index: f"line {first_lines[index]} of `{path}`",
         _oddities(path, blank, long if delimiter == "\t" else []),
     )
 
 
 def _oddities(path, blank, long):
     """Returns warnings of empty lines, and of rows of several lines."""
-    warnings = [f"{blank} empty lines of `{path}` are left out."] if blank else []
+    warnings = _left_out(path, blank)
     if long:
         warnings.append(
-            f"{len(long)} rows of `{path}` have quoted fields with line ends, the "
-            f"first in line {long[0]}, which is rare in a TSV file; if quotes are "
-            "plain characters in it, several examples became one: say `quotes=False`."
+            errors.Message(
+                "W345",
+                f"{len(long)} rows have quoted fields with line ends, the first in "
+                f"line {long[0]}, which is rare in a TSV file",
+                where=f"`{path}`",
+                remedy="if quotes are plain characters in it, several examples became "
+                "one: say `quotes=False`",
+            )
         )
     return warnings
+
+
+def _left_out(path, blank):
+    """Says how many lines were empty."""
+    found = f"{blank} empty lines are left out"
+    return [errors.Message("W344", found, f"`{path}`")] if blank else []
 
 
 def _read_csv(path, delimiter, quotes):
@@ -97,12 +117,16 @@ def _read_csv(path, delimiter, quotes):
                 blank += 1
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(
-            f"Line {line} of `{path}` is no row of fields between {delimiter!r}: "
-            f"{error}. If quotes are plain characters in this file, say `quotes=False`."
+        raise errors.InputError(
+            "E345",
+            f"it is no row of fields between {delimiter!r}: {error}",
+            where=f"line {line} of `{path}`",
+            remedy="if quotes are plain characters in this file, say `quotes=False`",
         ) from error
     if not rows:
-        raise ValueError(f"`{path}` is empty; it has not even names of columns.")
+        raise errors.InputError(
+            "E320", "it is empty, without even names of columns", f"`{path}`"
+        )
     return starts, rows, blank, long
 
 
@@ -120,9 +144,11 @@ def _check_header(path, header, line):
     """Refuses two columns of one name."""
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise ValueError(
-            f"Line {line} of `{path}` names columns twice: {listed(twice)}; call each "
-            "by a name of its own."
+        raise errors.InputError(
+            "E345",
+            f"it names columns twice: {listed(twice)}",
+            where=f"line {line} of `{path}`",
+            remedy="call each by a name of its own",
         )
 
 
@@ -145,9 +171,9 @@ def open_jsonl(
         The texts.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TypeError: as for `Texts`.
-        ValueError: the file is not what it should be; the message names the line.
+        MissingError: there is no such file.
+        InputError: the file is not what it should be; the message names the line.
+        UsageError: two columns are one.
     """
     path, names = pathlib.Path(path), check_columns(columns)
     lines, texts, labels, blank, label = [], [[] for _ in names], [], 0, None
@@ -159,13 +185,15 @@ def open_jsonl(
         if not lines:
             label = _label_column(path, [*row], label_column, names)
         for name, column in zip(names, texts, strict=True):
-            column.append(row[_find(path, row, name, f"Line {line}: ")])
+            column.append(row[_find(f"line {line} of `{path}`", row, name)])
         if label is not None:
-            labels.append(row[_find(path, row, label, f"Line {line}: ")])
+            labels.append(row[_find(f"line {line} of `{path}`", row, label)])
         elif _label_column(path, row, label_column, names) is not None:
-            raise ValueError(
-                f"Line {line} of `{path}` has a 'label', but line {lines[0]} has none; "
-                "give every line one, `null` where an example has none."
+            raise errors.InputError(
+                "E312",
+                f"it has a 'label', but line {lines[0]} has none",
+                where=f"line {line} of `{path}`",
+                remedy="give every line one, `null` where an example has none",
             )
         lines.append(line)
     return Texts(
@@ -173,8 +201,8 @@ def open_jsonl(
         None if label is None else labels,
         class_names,
         f"`{path}`",
-        lambda index: f"Line {lines[index]} of `{path}`",
-        [f"{blank} empty lines of `{path}` are left out."] if blank else [],
+        lambda index: f"line {lines[index]} of `{path}`",
+        _left_out(path, blank),
     )
 
 
@@ -184,13 +212,19 @@ def _parse(path, line, text):
         row = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or str(error)
-        raise ValueError(
-            f"Line {line} of `{path}` is no JSON: {reason}; write one object a line."
+        raise errors.InputError(
+            "E345",
+            f"it is no JSON: {reason}",
+            where=f"line {line} of `{path}`",
+            remedy="write one object a line",
         ) from error
     if not isinstance(row, dict):
-        raise ValueError(
-            f"Line {line} of `{path}` is a JSON {type(row).__name__}, expected an "
-            "object; write one object a line."
+        raise errors.InputError(
+            "E345",
+            f"it is a JSON {type(row).__name__}",
+            where=f"line {line} of `{path}`",
+            expected="an object",
+            remedy="write one object a line",
         )
     return row
 
@@ -209,20 +243,14 @@ def _label_column(path, header, wanted, columns):
     """Returns the column of labels, or None if none is named and none is there."""
     if wanted is None:
         return "label" if "label" in header and "label" not in columns else None
-    if wanted in columns:
-        raise ValueError(
-            f"`label_column` is {wanted!r}, which `columns` names as texts; name the "
-            "column of the classes, or leave it out if there is none."
-        )
-    return _find(path, header, wanted, "")
+    check_label_column(wanted, columns)
+    return _find(f"`{path}`", header, wanted)
 
 
-def _find(path, header, name, what):
+def _find(where, header, name):
     """Returns the name if there is such a column."""
     if name not in header:
-        raise ValueError(
-            f"{what}`{path}` has no column {name!r}; {nearest(name, [*header])}"
-        )
+        raise no_column(where, name, [*header])
     return name
 
 
@@ -234,7 +262,10 @@ def _lines(path: pathlib.Path) -> Iterator[str]:
         head = stream.read(4)
         kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
         if kind is not None:
-            raise ValueError(f"`{path}` is {kind}, expected plain text in UTF-8.")
+            what, _, remedy = kind.partition("; ")
+            raise errors.InputError(
+                "E343", f"it is {what}", f"`{path}`", "plain text in UTF-8", remedy
+            )
         stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
         for number, line in enumerate(stream, 1):
             yield _decode(path, number, line)
@@ -245,15 +276,19 @@ def _decode(path: pathlib.Path, number: int, line: bytes) -> str:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Line {number} of `{path}` is not UTF-8: byte 0x{line[error.start]:02X}, "
-            f"number {error.start} of the line ({error.reason}); write the file in "
-            "UTF-8."
+        raise errors.InputError(
+            "E343",
+            f"it is not UTF-8: byte 0x{line[error.start]:02X}, number {error.start} of "
+            f"the line ({error.reason})",
+            where=f"line {number} of `{path}`",
+            remedy="write the file in UTF-8",
         ) from error
     if "\0" in text:
-        raise ValueError(
-            f"Line {number} of `{path}` holds a NUL character at {text.index(chr(0))}; "
-            "is it a file of text? Remove it, or write the file in UTF-8."
+        raise errors.InputError(
+            "E343",
+            f"it holds a NUL character at {text.index(chr(0))}",
+            where=f"line {number} of `{path}`",
+            remedy="is it a file of text? Remove it, or write the file in UTF-8",
         )
     return text
 

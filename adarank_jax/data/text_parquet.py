@@ -5,8 +5,15 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from adarank_jax.data import parquet
-from adarank_jax.data.text_source import Texts, check_columns, missing, nearest
+from adarank_jax import errors
+from adarank_jax.data import arrow_copy, parquet
+from adarank_jax.data.text_source import (
+    Texts,
+    check_columns,
+    check_label_column,
+    missing,
+    no_column,
+)
 
 
 def open_parquet(
@@ -35,9 +42,10 @@ def open_parquet(
         The texts.
 
     Raises:
-        FileNotFoundError: a file or folder is missing.
-        TypeError: a column has another type.
-        ValueError: a file is damaged, has no such column, or as for `Texts`.
+        MissingError: a file or folder is missing.
+        InputError: a file is damaged, has no such column or one of another type, or as
+            for `Texts`.
+        UsageError: two columns are one.
     """
     names = check_columns(columns)
     is_one = isinstance(files, str | os.PathLike)
@@ -56,9 +64,12 @@ def open_parquet(
         if found is None and "label" in table.column_names and "label" not in names:
             found = "label"
         if places and found != label:
-            raise ValueError(
-                f"`{path}` and `{paths[0]}` differ: one has a column of labels and one "
-                "has none; are they of one data set?"
+            raise errors.InputError(
+                "E166",
+                f"it and `{paths[0]}` differ: one has a column of labels and one has "
+                "none",
+                where=f"`{path}`",
+                remedy="are they of one data set?",
             )
         label = found
         for column, each in zip(texts, names, strict=True):
@@ -73,7 +84,7 @@ def open_parquet(
         labels if label is not None else None,
         class_names,
         name or f"`{paths[0] if len(paths) == 1 else paths[0].parent}`",
-        lambda index: "Row {1} of `{0}`".format(*places[index]),
+        lambda index: "row {1} of `{0}`".format(*places[index]),
     )
 
 
@@ -103,9 +114,9 @@ def from_hub(
         The texts.
 
     Raises:
-        FileNotFoundError: the data set is not there and cannot be fetched.
-        TypeError: as for `open_parquet`.
-        ValueError: as for `open_parquet`.
+        MissingError: the data set is not there and cannot be fetched.
+        InputError: as for `open_parquet`.
+        UsageError: as for `open_parquet`.
     """
     repo, _, after = repo.partition("@")
     folder = parquet.fetch(repo, split, config, revision or after or None, offline)
@@ -122,28 +133,19 @@ def _read(path, columns, label):
 
     if not path.is_file():
         raise missing(path)
+    check_label_column(label, columns)
     try:
         with pq.ParquetFile(path) as file:
             found = file.schema_arrow.names
             wanted = [*columns, *([] if label is None else [label])]
             for each in wanted:
                 if each not in found:
-                    raise ValueError(
-                        f"`{path}` has no column {each!r}; {nearest(each, found)}"
-                    )
+                    raise no_column(f"`{path}`", each, found)
             if label is None and "label" in found and "label" not in columns:
                 wanted.append("label")
-            if len({*wanted}) < len(wanted):
-                raise ValueError(
-                    f"`label_column` is {label!r}, which `columns` names as texts; "
-                    "name the column of the classes, or leave it out if there is none."
-                )
             return file.read(columns=wanted)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"`{path}` ({path.stat().st_size:,} bytes) is no whole parquet file: "
-            f"{error}. Fetch it again."
-        ) from error
+        raise arrow_copy.not_whole(path, error) from error
 
 
 def _strings(path, table, name):
@@ -155,9 +157,12 @@ def _strings(path, table, name):
         kind = kind.value_type
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(test(kind) for test in tests):
-        raise TypeError(
-            f"Column {name!r} of `{path}` is {kind}, expected texts (string); is this "
-            "the right column?"
+        raise errors.InputError(
+            "E350",
+            f"it is {kind}",
+            where=f"column {name!r} of `{path}`",
+            expected="texts (string)",
+            remedy="is this the right column?",
         )
     return _values(path, table, name)
 
@@ -168,9 +173,12 @@ def _labels(path, table, name):
 
     kind = table.column(name).type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        raise TypeError(
-            f"Column {name!r} of `{path}` is {kind}, expected class numbers or names; "
-            "a task of numbers (regression, as STS-B) cannot be merged here."
+        raise errors.InputError(
+            "E308",
+            f"it is {kind}",
+            where=f"column {name!r} of `{path}`",
+            expected="class numbers or names",
+            remedy="a task of numbers (regression, as STS-B) cannot be merged here",
         )
     return _values(path, table, name)
 
@@ -180,7 +188,9 @@ def _values(path, table, name):
     try:
         return table.column(name).to_pylist()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Column {name!r} of `{path}` holds what is not UTF-8: {error}; write the "
-            "file again."
+        raise errors.InputError(
+            "E343",
+            f"it holds what is not UTF-8: {error}",
+            where=f"column {name!r} of `{path}`",
+            remedy="write the file again",
         ) from error

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data import class_order
 from adarank_jax.data.class_order import listed
 from adarank_jax.data.sources import NO_LABEL
@@ -46,7 +47,7 @@ class Texts:
         class_names: in the order of the numbers; None if they are not known. Without
             them, names of labels are numbered in the order of the alphabet.
         name: of the source in messages.
-        place: says where an example is, for messages, for example "line 7 of `x.csv`".
+        place: says where an example is, for messages: "line 7 of `x.csv`".
         warnings: of the file.
 
     Attributes:
@@ -58,9 +59,9 @@ class Texts:
         name: of the source in messages.
 
     Raises:
-        TypeError: a text is no string, or a label neither a whole number nor a name.
-        ValueError: there is no example, the columns differ in length, a text holds what
-            no text should, or a label is none of the classes.
+        InputError: there is no example, a text is no string or holds what no text
+            should, or a label is none of the classes.
+        ValueError: the columns or the labels differ in length.
 
     Examples:
         >>> source = Texts([["fine", "awful"]], ["good", "bad"])
@@ -75,10 +76,10 @@ class Texts:
         class_names: Sequence[str] | None = None,
         name: str = "the texts",
         place: Callable[[int], str] | None = None,
-        warnings: Sequence[str] = (),
+        warnings: Sequence[errors.Message] = (),
     ):
         """Checks every text and every label."""
-        place = place or (lambda index: f"Example {index} of {name}")
+        place = place or (lambda index: f"example {index} of {name}")
         lengths = {len(column) for column in columns}
         if len(columns) not in (1, 2) or len(lengths) != 1:
             raise ValueError(
@@ -86,7 +87,7 @@ class Texts:
                 f"got {len(columns)} of lengths {sorted(lengths)}."
             )
         if lengths == {0}:
-            raise ValueError(f"{name} has no example.")
+            raise errors.InputError("E320", "it has no example", name)
         for column in columns:
             for index, text in enumerate(column):
                 _check_text(text, index, place)
@@ -108,7 +109,7 @@ class Texts:
         return (first, second), int(self.labels[index])
 
     @property
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[errors.Message]:
         """What is odd and stops nothing."""
         return [*self._warnings, *self._oddities()]
 
@@ -127,48 +128,59 @@ class Texts:
         for number, column in enumerate(self._columns, 1):
             if count := sum(not text.strip() for text in column):
                 which = f" (column {number})" if self.is_pair else ""
-                yield f"{count} of {total} texts of {self.name}{which} are empty."
+                found = f"{count} of {total} texts{which} are empty"
+                yield errors.Message("W343", found, self.name)
         known = self.labels[self.labels != NO_LABEL]
         if 0 < len(known) < total:
-            none = total - len(known)
-            yield f"{none} of {total} examples of {self.name} have no label."
+            found = f"{total - len(known)} of {total} examples have no label"
+            yield errors.Message("W312", found, self.name)
         if len(known) and (known == known[0]).all():
             called = int(known[0])
             if self.class_names is not None:
                 called = repr(self.class_names[called])
-            yield (
-                f"All labels of {self.name} are of one class, {called}, so an accuracy "
-                "says little."
+            yield errors.Message(
+                "W306",
+                f"all labels are of one class, {called}, so an accuracy says little",
+                where=self.name,
             )
         elif len(known) and self.class_names:
             there = {*known.tolist()}
             none = [n for i, n in enumerate(self.class_names) if i not in there]
             if none:
-                yield (
-                    f"{len(none)} of {len(self.class_names)} classes of {self.name} "
-                    f"have no example: {listed(none)}."
+                yield errors.Message(
+                    "W305",
+                    f"{len(none)} of {len(self.class_names)} classes have no example: "
+                    f"{listed(none)}",
+                    where=self.name,
                 )
 
 
 def _check_text(text, index, place):
     """Refuses what is no text."""
     if not isinstance(text, str):
-        raise TypeError(
-            f"{place(index)} holds {text!r:.80}, expected a text; is this the right "
-            "column?"
+        raise errors.InputError(
+            "E350",
+            f"it holds {text!r:.80}",
+            where=place(index),
+            expected="a text",
+            remedy="is this the right column?",
         )
     if "\0" in text:
-        raise ValueError(
-            f"{place(index)} holds a NUL character at {text.index(chr(0))}; a text has "
-            "none, so remove it."
+        raise errors.InputError(
+            "E343",
+            f"it holds a NUL character at {text.index(chr(0))}",
+            where=place(index),
+            remedy="a text has none, so remove it",
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place(index)} holds half of a character (surrogate "
-            f"U+{ord(text[error.start]):04X}) at {error.start}; write the file again "
-            "in UTF-8."
+        raise errors.InputError(
+            "E343",
+            f"it holds half of a character (surrogate U+{ord(text[error.start]):04X}) "
+            f"at {error.start}",
+            where=place(index),
+            remedy="write the file again in UTF-8",
         ) from error
 
 
@@ -176,8 +188,9 @@ def _numbered(labels, class_names, count, place):
     """Turns labels into numbers; returns them, the names, and if these are ordered."""
     names = None if class_names is None else tuple(map(str, class_names))
     if names is not None and (len(names) < 2 or len({*names}) < len(names)):
-        raise ValueError(
-            f"`class_names` must be at least two different names, got {list(names)}."
+        raise errors.InputError(
+            "E304",
+            f"`class_names` must be at least two different names, got {list(names)}",
         )
     if labels is None:
         return np.full(count, NO_LABEL, np.int32), names, names is not None
@@ -204,7 +217,7 @@ def _numbered(labels, class_names, count, place):
         is_plain = not isinstance(value, str) and value >= 0
         is_mixed = names is not None and not is_ordered and is_plain
         if number is None or not NO_LABEL <= number < limit or is_mixed:
-            raise ValueError(_unknown(value, names, index, place))
+            raise _unknown(value, names, place(index))
         found[index] = number
     return found, names, is_ordered
 
@@ -231,9 +244,13 @@ def _clean(label, index, place, is_named):
             return word
     elif isinstance(label, bool | int | np.integer | np.bool_):
         return int(label)
-    raise TypeError(
-        f"{place(index)} has the label {label!r:.80}, expected a class number or the "
-        "name of a class; a task of numbers (regression) cannot be merged here."
+    is_real = isinstance(label, float | np.floating | str)
+    raise errors.InputError(
+        "E308" if is_real else "E313",
+        f"it has the label {label!r:.80}",
+        where=place(index),
+        expected="a class number or the name of a class",
+        remedy="a task of numbers (regression) cannot be merged here",
     )
 
 
@@ -245,20 +262,19 @@ def _is_real(word):
         return False
 
 
-def _unknown(value, names, index, place):
+def _unknown(value, names, where):
     """Says that a label is no class."""
+    found = f"it has the label {value!r:.80}"
     if names is None:
-        return (
-            f"{place(index)} has the label {value!r:.80}, expected a class number from "
-            "0, or -1 for none."
-        )
-    near = ""
-    if isinstance(value, str):
-        close = difflib.get_close_matches(value, names, n=1)
-        near = f"; did you mean {close[0]!r}?" if close else "."
-    return (
-        f"{place(index)} has the label {value!r:.80}, expected one of {listed(names)}, "
-        f"or a number from 0 to {len(names) - 1}{near or '.'}"
+        expected = "a class number from 0, or -1 for none"
+        return errors.InputError("E313", found, where, expected)
+    close = isinstance(value, str) and difflib.get_close_matches(value, names, n=1)
+    return errors.InputError(
+        "E313",
+        found,
+        where=where,
+        expected=f"one of {listed(names)}, or a number from 0 to {len(names) - 1}",
+        remedy=f"did you mean {close[0]!r}?" if close else "",
     )
 
 
@@ -277,7 +293,7 @@ def renumbered(source: Texts, class_names: Sequence[str]) -> Texts:
         is taken on trust.
 
     Raises:
-        ValueError: the classes are not those of the head, or nothing tells which is
+        InputError: the classes are not those of the head, or nothing tells which is
             which.
 
     Examples:
@@ -289,10 +305,12 @@ def renumbered(source: Texts, class_names: Sequence[str]) -> Texts:
     if source.class_names is None:
         most = int(source.labels.max())
         if most >= len(names):
-            raise ValueError(
-                f"`labels` of {source.name} go up to {most}, but the head has "
-                f"{len(names)} classes: {listed(names)}; does it count from 0, and is "
-                "it the right head?"
+            raise errors.InputError(
+                "E305",
+                f"`labels` go up to {most}, but the head has {len(names)} classes: "
+                f"{listed(names)}",
+                where=source.name,
+                remedy="does it count from 0, and is it the right head?",
             )
         return _with(source, source.labels, names)
     numbers = _numbers(source, names)
@@ -309,10 +327,12 @@ def _trust(source):
     """Warns that rows of a head without names are taken to be in a source's order."""
     is_labelled = bool((source.labels != NO_LABEL).any())
     if is_labelled and generic_numbers(source.class_names) is None:
-        yield (
-            f"The head names no classes, so the order of {source.name} is taken for "
-            f"that of its rows, on trust: {listed(source.class_names)}. Name them "
-            "(`classes`) if that is wrong: in another order every score would be."
+        yield errors.Message(
+            "W311",
+            f"the head names no classes, so the order of {source.name} is taken for "
+            f"that of its rows, on trust: {listed(source.class_names)}",
+            remedy="name them (`classes`) if that is wrong: in another order every "
+            "score would be",
         )
 
 
@@ -328,31 +348,40 @@ def _numbers(source, names):
     """Returns the head's number of each class of a source."""
     found = source.class_names
     both = (
-        f"{source.name} has {len(found)} classes, {listed(found)}; the head has "
-        f"{len(names)}, {listed(names)}."
+        f"it has {len(found)} classes, {listed(found)}; the head has {len(names)}, "
+        f"{listed(names)}"
     )
     generic = generic_numbers(names)
     if generic is not None and source.is_ordered and len(found) == len(names):
         return [generic.index(k) for k in range(len(found))]
     matched = class_order.match(found, names)
     if generic is not None and matched is None and len(found) <= len(names):
-        raise ValueError(
-            f"{both} Nothing tells which is which: name the classes of the head in the "
-            "order of its rows (`classes`), or write the labels as numbers."
+        raise errors.InputError(
+            "E311",
+            f"{both}. Nothing tells which is which",
+            where=source.name,
+            remedy="name the classes of the head in the order of its rows "
+            "(`classes`), or write the labels as numbers",
         )
     if matched is not None and (len(found) == len(names) or not source.is_ordered):
         return matched
     if len(found) != len(names) or not source.is_ordered:
-        raise ValueError(
-            f"{both} Is it the head of this task? Else name its classes (`classes`) "
-            "in the order of its rows, as the labels are called."
+        raise errors.InputError(
+            "E305" if len(found) != len(names) else "E310",
+            both,
+            where=source.name,
+            remedy="is it the head of this task? Else name its classes (`classes`) in "
+            "the order of its rows, as the labels are called",
         )
     try:
         return class_order.renumbering(found, names, source.name)
-    except ValueError as error:
-        raise ValueError(
-            f"{both} Some have the same name and another number: name the classes of "
-            "the head (`classes`) in the order of its rows, as the labels are called."
+    except errors.InputError as error:
+        raise errors.InputError(
+            "E310",
+            f"{both}. Some have the same name and another number",
+            where=source.name,
+            remedy="name the classes of the head (`classes`) in the order of its "
+            "rows, as the labels are called",
         ) from error
 
 
@@ -386,11 +415,26 @@ def nearest(name: str, known: Sequence[str]) -> str:
         "it has 'sentence', 'label'; did you mean 'sentence'?"
     """
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    more = f"; did you mean {close[0]!r}?" if close else "."
+    more = f"; did you mean {close[0]!r}?" if close else ""
     return f"it has {listed(known)}{more}"
 
 
-def missing(path: pathlib.Path) -> FileNotFoundError:
+def no_column(where: str, name: str, known: Sequence[str]) -> errors.InputError:
+    """Says that there is no such column, and what is there instead.
+
+    Args:
+        where: the file, or a line of it.
+        name: of the column.
+        known: names of all there are.
+
+    Returns:
+        An error.
+    """
+    found = f"no column {name!r}"
+    return errors.InputError("E344", found, where, remedy=nearest(name, known))
+
+
+def missing(path: pathlib.Path) -> errors.MissingError:
     """Says that there is no such file, and what is there instead.
 
     Args:
@@ -407,8 +451,9 @@ def missing(path: pathlib.Path) -> FileNotFoundError:
     hint = f"did you mean `{there / close[0]}`?" if close else ""
     if not close:
         few = ", ".join(names[:6]) or "nothing"
-        hint = f"`{there}` holds {few}{', …' if len(names) > 6 else ''}."
-    return FileNotFoundError(f"There is no file or folder `{path}`; {hint}")
+        hint = f"`{there}` holds {few}{', …' if len(names) > 6 else ''}"
+    found = "there is no such file or folder"
+    return errors.MissingError("E101", found, f"`{path}`", remedy=hint)
 
 
 def check_columns(columns: str | Sequence[str]) -> list[str]:
@@ -421,18 +466,37 @@ def check_columns(columns: str | Sequence[str]) -> list[str]:
         The list.
 
     Raises:
-        ValueError: there is none, there are more than two, or one is there twice.
+        UsageError: there is none, there are more than two, or one is there twice.
     """
     names = [columns] if isinstance(columns, str) else [*columns]
     if len(names) not in (1, 2) or len({*names}) < len(names):
-        raise ValueError(
+        raise errors.UsageError(
+            "E351",
             "`columns` must name one column of texts, or two different ones for pairs, "
-            f"got {names}."
+            f"got {names}",
         )
     return names
 
 
-def shared_texts(sources: Mapping[str, TextSource]) -> list[str]:
+def check_label_column(label: str | None, columns: Sequence[str]) -> None:
+    """Checks that the column of the labels is none of those of the texts.
+
+    Args:
+        label: its name; None if there is none.
+        columns: names of those of the texts.
+
+    Raises:
+        UsageError: it is one of them.
+    """
+    if label in columns:
+        raise errors.UsageError(
+            "E351",
+            f"`label_column` is {label!r}, which `columns` names as texts",
+            remedy="name the column of the classes, or leave it out if there is none",
+        )
+
+
+def shared_texts(sources: Mapping[str, TextSource]) -> list[errors.Message]:
     """Looks for texts that two tasks have in common.
 
     Args:
@@ -448,8 +512,12 @@ def shared_texts(sources: Mapping[str, TextSource]) -> list[str]:
     }
     tasks = list(sources)
     return [
-        f"Tasks {one!r} and {two!r} have {common} texts in common, of {len(seen[one])} "
-        f"and {len(seen[two])}; a merge gains nothing from the same texts twice."
+        errors.Message(
+            "W329",
+            f"{common} texts in common, of {len(seen[one])} and {len(seen[two])}",
+            where=f"tasks {one!r} and {two!r}",
+            remedy="a merge gains nothing from the same texts twice",
+        )
         for i, one in enumerate(tasks)
         for two in tasks[i + 1 :]
         if (common := len(seen[one] & seen[two]))

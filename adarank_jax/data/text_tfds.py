@@ -3,8 +3,9 @@
 import os
 from collections.abc import Sequence
 
+from adarank_jax import errors
 from adarank_jax.data import tfds_source
-from adarank_jax.data.text_source import Texts, check_columns, nearest
+from adarank_jax.data.text_source import Texts, check_columns, no_column
 
 
 def open_tfds(
@@ -29,10 +30,9 @@ def open_tfds(
         The texts.
 
     Raises:
-        FileNotFoundError: the data set is not prepared.
-        KeyError: there is no such builder.
-        TypeError: the labels are no classes, as those of STS-B.
-        ValueError: it is prepared without random access, has no such split or column,
+        MissingError: the data set is not prepared.
+        InputError: there is no such builder, its labels are no classes, as those of
+            STS-B, it is prepared without random access, has no such split or column,
             or as for `Texts`.
     """
     names, name = check_columns(columns), f"`{builder}` ({split})"
@@ -40,13 +40,14 @@ def open_tfds(
     features = made.info.features
     for each in (*names, label_column):
         if each not in features:
-            raise ValueError(
-                f"{name} has no column {each!r}; {nearest(each, [*features])}"
-            )
+            raise no_column(name, each, [*features])
     if not hasattr(features[label_column], "names"):
-        raise TypeError(
-            f"Column {label_column!r} of {name} is {features[label_column]}, expected "
-            "classes; a task of numbers (regression, as STS-B) cannot be merged here."
+        raise errors.InputError(
+            "E308",
+            f"it is {features[label_column]}",
+            where=f"column {label_column!r} of {name}",
+            expected="classes",
+            remedy="a task of numbers (regression, as STS-B) cannot be merged here",
         )
     source = tfds_source.open_split(
         made, builder, split, data_dir, needs_tensorflow=False
@@ -68,6 +69,9 @@ def _text(value, index, name):
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Example {index} of {name} is not UTF-8: {error}; prepare it again."
+        raise errors.InputError(
+            "E343",
+            f"it is not UTF-8: {error}",
+            where=f"example {index} of {name}",
+            remedy="prepare it again",
         ) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data import images
 from adarank_jax.data.sources import check_labels
 
@@ -27,9 +28,9 @@ class TfdsImages:
         classes: names of the classes.
 
     Raises:
-        FileNotFoundError: the data set is not prepared.
-        KeyError: there is no such builder.
-        ValueError: it is prepared without random access, or has no such split.
+        MissingError: the data set is not prepared.
+        InputError: there is no such builder, it is prepared without random access, or
+            it has no such split.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ def make_builder(
         The builder.
 
     Raises:
-        KeyError: there is no such builder.
+        InputError: there is no such builder.
     """
     os.environ.setdefault("NO_GCE_CHECK", "true")  # tfds would ask a metadata server
     import tensorflow_datasets as tfds
@@ -112,9 +113,10 @@ def make_builder(
     try:
         return find()
     except registered.DatasetNotFoundError as error:
-        raise KeyError(
-            f"tfds has no builder {builder!r}; see `python -m experiments.prepare "
-            "--list`."
+        raise errors.InputError(
+            "E314",
+            f"tfds has no builder {builder!r}",
+            remedy="see `python -m experiments.prepare --list`",
         ) from error
 
 
@@ -149,8 +151,8 @@ def open_split(
         A sequence of dicts.
 
     Raises:
-        FileNotFoundError: the data set is not prepared.
-        ValueError: it is prepared without random access, or has no such split.
+        MissingError: the data set is not prepared.
+        InputError: it is prepared without random access, or has no such split.
     """
     where = _root(made) if data_dir is None else data_dir
     command = f"`python -m experiments.prepare --dataset {builder} --data-dir {where}"
@@ -159,18 +161,21 @@ def open_split(
         return made.as_data_source(split=split, decoders=decoders)
     except NotImplementedError as error:
         if pathlib.Path(made.data_dir).is_dir():
-            raise ValueError(
-                f"tfds set {builder!r} in `{made.data_dir}` is prepared as "
-                "tfrecord, which has no random access; prepare it as array_record in "
-                f"another folder with {command}."
+            raise errors.InputError(
+                "E168",
+                "it is prepared as tfrecord, which has no random access",
+                where=f"tfds set {builder!r} in `{made.data_dir}`",
+                remedy=f"prepare it as array_record in another folder with {command}",
             ) from error
-        raise FileNotFoundError(_unprepared(made, builder, command)) from error
+        raise _unprepared(made, builder, command) from error
     except (AssertionError, FileNotFoundError) as error:
-        raise FileNotFoundError(_unprepared(made, builder, command)) from error
+        raise _unprepared(made, builder, command) from error
     except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"tfds set {builder!r} has splits {sorted(made.info.splits)}, expected "
-            f"{split!r}."
+        raise errors.InputError(
+            "E163",
+            f"it has splits {sorted(made.info.splits)}",
+            where=f"tfds set {builder!r}",
+            expected=repr(split),
         ) from error
 
 
@@ -182,7 +187,9 @@ def _root(made):
 
 def _unprepared(made, builder, command):
     """Says how to prepare a data set."""
-    return (
-        f"tfds set {builder!r} is not prepared in `{made.data_dir}`; prepare it with "
-        f"{command}."
+    return errors.MissingError(
+        "E168",
+        f"it is not prepared in `{made.data_dir}`",
+        where=f"tfds set {builder!r}",
+        remedy=f"prepare it with {command}",
     )

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from adarank_jax import errors
 from adarank_jax.data.class_order import listed
 
 CLASSES = ("BertTokenizer", "RobertaTokenizer", "GPT2Tokenizer", "TokenizersBackend")
@@ -42,8 +43,8 @@ def load_tokenizer(folder: str | os.PathLike) -> Any:
         A tokenizer of `transformers`.
 
     Raises:
-        FileNotFoundError: the folder or the files are not there.
-        ValueError: the files are damaged, contradict each other, are not of a fast
+        MissingError: the folder or the files are not there.
+        InputError: the files are damaged, contradict each other, are not of a fast
             tokenizer of a known class, need code of their own, or name neither a
             padding nor an end token.
     """
@@ -51,9 +52,11 @@ def load_tokenizer(folder: str | os.PathLike) -> Any:
     tokenizer = _load(folder)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"The tokenizer in `{folder}` names neither a padding nor an end token "
-                "to pad with; set `pad_token` in its `tokenizer_config.json`."
+            raise errors.InputError(
+                "E348",
+                "the tokenizer names neither a padding nor an end token to pad with",
+                where=f"`{folder}`",
+                remedy="set `pad_token` in its `tokenizer_config.json`",
             )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -69,27 +72,29 @@ def check_same(folder: str | os.PathLike, tokenizer: Any) -> None:
         tokenizer: that will be used in its place.
 
     Raises:
-        FileNotFoundError: there is no tokenizer.
-        ValueError: it cannot be loaded, or gives other ids or cuts on another side.
+        MissingError: there is no tokenizer.
+        InputError: it cannot be loaded, or gives other ids or cuts on another side.
     """
     folder = pathlib.Path(folder)
     named = ("tokenizer.json", "tokenizer_config.json", "config.json")
     if not any((folder / name).is_file() for name in named):
         return
     own = _load(folder)
-    told = f"The tokenizer in `{folder}` is not that of the base: "
-    advice = (
-        "; merged models share one tokenizer. If the model was trained with that of "
-        "the base, put the base's files there, or remove these."
+    refuse = lambda found: errors.InputError(
+        "E340",
+        f"the tokenizer is not that of the base: {found}",
+        where=f"`{folder}`",
+        remedy="merged models share one tokenizer. If the model was trained with that "
+        "of the base, put the base's files there, or remove these",
     )
     texts = _texts(tokenizer)
     for text, ours, theirs in _differing(texts, _run(own), _run(tokenizer)):
-        raise ValueError(f"{told}{text!r} has the ids {ours}, there {theirs}{advice}")
+        raise refuse(f"{text!r} has the ids {ours}, there {theirs}")
     sides = own.truncation_side, tokenizer.truncation_side
     if sides[0] != sides[1]:
-        raise ValueError(
-            f"{told}it cuts long texts on the {sides[0]}, there on the {sides[1]} "
-            f"(`truncation_side`){advice}"
+        raise refuse(
+            f"it cuts long texts on the {sides[0]}, there on the {sides[1]} "
+            "(`truncation_side`)"
         )
 
 
@@ -107,9 +112,12 @@ def _load(folder):
     except Exception as error:  # the library raises nothing more precise
         raise _unreadable(folder, error) from error
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
-            f"The tokenizer in `{folder}` is a {type(tokenizer).__name__}, expected "
-            "one of the library `tokenizers`; save it as `tokenizer.json` first."
+        raise errors.InputError(
+            "E347",
+            f"the tokenizer is a {type(tokenizer).__name__}",
+            where=f"`{folder}`",
+            expected="one of the library `tokenizers`",
+            remedy="save it as `tokenizer.json` first",
         )
     if (folder / "tokenizer.json").is_file():
         _check_json(folder, tokenizer)
@@ -126,10 +134,12 @@ def _check_files(folder):
     found = "there is no such folder"
     if folder.is_dir():
         found = f"it holds {listed(sorted(each.name for each in folder.iterdir()))}"
-    raise FileNotFoundError(
-        f"`{folder}` has no tokenizer: expected `tokenizer.json`, or `vocab.txt`, or "
-        f"`vocab.json` and `merges.txt`; {found}. Fetch them from the repository of "
-        "the pretrained model."
+    raise errors.MissingError(
+        "E346",
+        f"no tokenizer ({found})",
+        where=f"`{folder}`",
+        expected="`tokenizer.json`, or `vocab.txt`, or `vocab.json` and `merges.txt`",
+        remedy="fetch them from the repository of the pretrained model",
     )
 
 
@@ -147,10 +157,13 @@ def _check_class(folder):
             continue
         known = (*CLASSES, "PreTrainedTokenizer")
         if not isinstance(kind, str) or kind.removesuffix("Fast") not in known:
-            raise ValueError(
-                f"`{file}` names the `tokenizer_class` {kind!r}, expected one of "
-                f"{', '.join(CLASSES)}; other tokenizers are not loaded. With a "
-                "`tokenizer.json` that has all of it, write TokenizersBackend."
+            raise errors.InputError(
+                "E347",
+                f"it names the `tokenizer_class` {kind!r}",
+                where=f"`{file}`",
+                expected=f"one of {', '.join(CLASSES)}",
+                remedy="other tokenizers are not loaded. With a `tokenizer.json` that "
+                "has all of it, write TokenizersBackend",
             )
 
 
@@ -169,9 +182,12 @@ def _few_words() -> Iterator[None]:
 def _unreadable(folder, error):
     """Returns the error about files that cannot be read."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else error
-    return ValueError(
-        f"The tokenizer in `{folder}` cannot be read: {reason}; fetch it again, "
-        "with the `config.json` and `tokenizer_config.json` of its model."
+    return errors.InputError(
+        "E347",
+        f"the tokenizer cannot be read: {reason}",
+        where=f"`{folder}`",
+        remedy="fetch it again, with the `config.json` and `tokenizer_config.json` of "
+        "its model",
     )
 
 
@@ -190,11 +206,14 @@ def _check_json(folder, tokenizer):
     )
     texts = _texts(tokenizer)
     for text, ours, theirs in _differing(texts, _run(tokenizer), run):
-        raise ValueError(
-            f"The files of the tokenizer in `{folder}` contradict each other: {text!r} "
-            f"has the ids {ours} as {type(tokenizer).__name__} with "
-            f"`tokenizer_config.json`, and {theirs} by `tokenizer.json`; fetch both "
-            "again from the repository of the model, or make them agree."
+        raise errors.InputError(
+            "E347",
+            f"the files of the tokenizer contradict each other: {text!r} has the ids "
+            f"{ours} as {type(tokenizer).__name__} with `tokenizer_config.json`, and "
+            f"{theirs} by `tokenizer.json`",
+            where=f"`{folder}`",
+            remedy="fetch both again from the repository of the model, or make them "
+            "agree",
         )
 
 
@@ -207,10 +226,13 @@ def _check_vocabulary(folder, tokenizer):
     found = tokenizer.get_vocab()
     missing = [token for token in tokens if token.strip() and token not in found]
     if missing:
-        raise ValueError(
-            f"The tokenizer in `{folder}` was loaded as {type(tokenizer).__name__}, "
-            f"which lacks {len(missing):,} of the {len(tokens):,} tokens of `{file}`, "
-            f"such as {listed(missing[:3])}; correct `tokenizer_class`."
+        raise errors.InputError(
+            "E347",
+            f"the tokenizer was loaded as {type(tokenizer).__name__}, which lacks "
+            f"{len(missing):,} of the {len(tokens):,} tokens of `{file}`, such as "
+            f"{listed(missing[:3])}",
+            where=f"`{folder}`",
+            remedy="correct `tokenizer_class`",
         )
 
 

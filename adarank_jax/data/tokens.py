@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.data.text_source import TextSource
 from adarank_jax.data.tokenizer_folder import load_tokenizer
 
@@ -187,17 +188,19 @@ def tokenize(
         Their ids; `num_truncated` and `num_empty` count what may surprise.
 
     Raises:
-        ValueError: `max_length` is too small or too large, an id or a type has no row
-            in the model, or some examples are pairs and some are not.
+        InputError: an id or a type has no row in the model.
+        UsageError: `max_length` is too small or too large.
+        ValueError: some examples are pairs and some are not.
 
     References:
         Truncation is the `longest_first` of the library `tokenizers`: of a pair, the
         longer text is cut.
     """
     if max_positions is not None and max_length > max_positions:
-        raise ValueError(
+        raise errors.UsageError(
+            "E349",
             f"`max_length` must be at most {max_positions}, the tokens that the model "
-            f"has positions for, got {max_length}."
+            f"has positions for, got {max_length}",
         )
     name = name or getattr(source, "name", "the texts")
     rows = _Rows(tokenizer, max_length, name)
@@ -257,9 +260,10 @@ class _Rows:
             self._num_added = self._tokenizer.num_special_tokens_to_add(self._is_pair)
             least = self._num_added + 1 + self._is_pair
             if self._max_length < least:
-                raise ValueError(
+                raise errors.UsageError(
+                    "E349",
                     f"`max_length` must be at least {least}, of which the tokenizer "
-                    f"adds {self._num_added}, got {self._max_length}."
+                    f"adds {self._num_added}, got {self._max_length}",
                 )
         if kinds != {self._is_pair}:
             raise ValueError(
@@ -301,10 +305,12 @@ class _Rows:
         place = int(np.argmax(values >= limit))
         ends = np.cumsum(self._lengths[-1])
         text = first + int(np.searchsorted(ends, place, side="right"))
-        raise ValueError(
-            f"Text {text} of {self._name} has the {what} {values[place]}, but the "
-            f"model has {limit}, 0 to {limit - 1}; take the tokenizer that belongs to "
-            "it."
+        raise errors.InputError(
+            "E341",
+            f"it has the {what} {values[place]}, but the model has {limit}, 0 to "
+            f"{limit - 1}",
+            where=f"text {text} of {self._name}",
+            remedy="take the tokenizer that belongs to it",
         )
 
 

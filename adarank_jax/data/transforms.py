@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adarank_jax import errors
 from adarank_jax.data import images
 
 
@@ -110,17 +111,19 @@ class ClipTransform:
             `(height, width, 3)` float32.
 
         Raises:
-            ValueError: the picture is so long and thin that it would fill the memory
+            InputError: the picture is so long and thin that it would fill the memory
                 before it is cropped; or as for `images.decode`.
         """
         pixels = images.decode(image)
         if self.size is not None:
             height, width = _resized(self.size, *pixels.shape[:2])
             if height * width > _MOST_PIXELS:
-                raise ValueError(
-                    f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels would "
+                raise errors.InputError(
+                    "E326",
+                    f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels would "
                     f"be scaled to {width:,} x {height:,}, the limit is "
-                    f"{_MOST_PIXELS:,} pixels; crop it first."
+                    f"{_MOST_PIXELS:,} pixels",
+                    remedy="crop it first",
                 )
             resized = Image.fromarray(pixels).resize((width, height), self.resample)
             pixels = np.asarray(resized)
@@ -154,8 +157,8 @@ def from_preprocessor_config(
         The transform.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON object, or asks for what `ClipTransform` does
+        MissingError: there is no such file.
+        InputError: the file is no JSON object, or asks for what `ClipTransform` does
             not do; all that is wrong is listed.
 
     Examples:
@@ -163,13 +166,13 @@ def from_preprocessor_config(
         (32, 32)
     """
     if isinstance(config, Mapping):
-        where, given = "The preprocessor configuration", config
+        where, given = "preprocessor configuration", config
     else:
         where, given = f"`{os.fspath(config)}`", _read_json(config)
     given = given.get("image_processor", given)
     if not isinstance(given, Mapping):
-        raise ValueError(
-            f"{where} holds {given!r} as `image_processor`, expected an object."
+        raise errors.InputError(
+            "E330", f"it holds {given!r} as `image_processor`", where, "an object"
         )
     problems = [_unknown(key) for key in given if key not in {*_READ, *_IGNORED}]
     kind = given.get("image_processor_type", given.get("feature_extractor_type"))
@@ -189,6 +192,8 @@ def from_preprocessor_config(
     crop = (crop, crop) if isinstance(crop, int) else crop
     mean = _channels(values["image_mean"], "image_mean", problems)
     std = _channels(values["image_std"], "image_std", problems)
+    if std is not None and not all(value > 0 for value in std):
+        problems.append(f"image_std = {[*std]}, expected three numbers above 0")
     if values["resample"] not in [*Image.Resampling]:
         problems.append(
             f"resample = {values['resample']!r}, expected one of "
@@ -198,9 +203,13 @@ def from_preprocessor_config(
     if isinstance(factor, bool) or not isinstance(factor, int | float):
         problems.append(f"rescale_factor = {factor!r}, expected a number")
     if problems:
-        raise ValueError(
-            f"{where} cannot be used:\n  " + "\n  ".join(problems) + "\nWrite the "
-            "transform as a `ClipTransform` if you know what the model expects."
+        raise errors.InputError(
+            "E330",
+            "it cannot be used",
+            where=where,
+            remedy="take that of the model, or write the transform as a "
+            "`ClipTransform` if you know what the model expects:\n  "
+            + "\n  ".join(problems),
         )
     return ClipTransform(
         size=size if values["do_resize"] else None,
@@ -242,26 +251,34 @@ def _read_json(path):
     """Reads an object from a JSON file."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file `{path}`; expected a preprocessor_config.json."
+        raise errors.MissingError(
+            "E101", "there is no such file", f"`{path}`", "a preprocessor_config.json"
         )
     with open(path, "rb") as stream:
         content = stream.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        raise ValueError(
-            f"`{path}` has more than {_MOST_BYTES:,} bytes, expected a short "
-            "preprocessor_config.json."
+        raise errors.InputError(
+            "E330",
+            f"it has more than {_MOST_BYTES:,} bytes",
+            where=f"`{path}`",
+            expected="a short preprocessor_config.json",
         )
     try:
         config = json.loads(content.decode())
     except RecursionError:
-        raise ValueError(f"`{path}` is nested too deeply; fetch it again.") from None
+        raise errors.InputError(
+            "E330", "it is nested too deeply", f"`{path}`", remedy="fetch it again"
+        ) from None
     except ValueError as error:
-        raise ValueError(f"`{path}` is no JSON: {error}; fetch it again.") from error
+        raise errors.InputError(
+            "E330", f"it is no JSON: {error}", f"`{path}`", remedy="fetch it again"
+        ) from error
     if not isinstance(config, dict):
-        raise ValueError(
-            f"`{path}` holds a {type(config).__name__}, expected an object with "
-            "`size`, `crop_size`, …"
+        raise errors.InputError(
+            "E330",
+            f"it holds a {type(config).__name__}",
+            where=f"`{path}`",
+            expected="an object with `size`, `crop_size`, …",
         )
     return config
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from adarank_jax import errors
 from adarank_jax.models import clip_block, transformer
 from adarank_jax.models.clip_block import Block
 
@@ -125,8 +126,10 @@ def check_tokens(tokens: ArrayLike, config: ClipTextConfig) -> None:
         config: of the tower that is to embed them.
 
     Raises:
+        InputError: an id is not in the vocabulary, or a text lacks the token that it is
+            pooled at.
         ValueError: the ids are not whole numbers, or of another shape than the tower
-            takes, or not in its vocabulary, or a text lacks the token it is pooled at.
+            takes.
 
     Examples:
         >>> check_tokens(np.array([[49406, 320, 49407, 0]]), variant("vit-b-32"))
@@ -138,18 +141,21 @@ def check_tokens(tokens: ArrayLike, config: ClipTextConfig) -> None:
     bad = np.argwhere((tokens < 0) | (tokens >= config.vocabulary_size))
     if len(bad):
         text, position = (int(i) for i in bad[0])
-        raise ValueError(
+        raise errors.InputError(
+            "E341",
             f"`tokens` must be ids from 0 to {config.vocabulary_size - 1}, got "
             f"{tokens[text, position]} at position {position} of text {text} "
-            f"({len(bad)} such in all); was another model's tokeniser used?"
+            f"({len(bad)} such in all)",
+            remedy="was another model's tokeniser used?",
         )
     if config.pooling == "end_token":
         open_ended = np.flatnonzero(~(tokens == config.end_token).any(axis=1))
         if len(open_ended):
-            raise ValueError(
+            raise errors.InputError(
+                "E340",
                 f"`tokens` must have the end token {config.end_token} in every text, "
-                f"got {len(open_ended)} without, the first is text {open_ended[0]}; "
-                "truncate before the end token is added, not after."
+                f"got {len(open_ended)} without, the first is text {open_ended[0]}",
+                remedy="truncate before the end token is added, not after",
             )
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from adarank_jax import errors
+
 
 class Head(NamedTuple):
     """The classifier of one task.
@@ -48,8 +50,9 @@ def make_head(
         A head with unit directions, float32.
 
     Raises:
+        InputError: the bias is not finite or of another shape.
         ValueError: there are fewer than two classes, a vector is zero or not finite,
-            the scale is not above zero, or the bias is not finite or of another shape.
+            or the scale is not above zero.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -77,12 +80,17 @@ def _checked_bias(bias, num_classes):
         return jnp.zeros(num_classes, jnp.float32)
     bias = np.asarray(bias, np.float32)
     if bias.shape != (num_classes,):
-        raise ValueError(
+        raise errors.InputError(
+            "E305",
             f"`bias` must have one number for each of {num_classes} classes, got shape "
-            f"{bias.shape}."
+            f"{bias.shape}",
         )
     if not np.isfinite(bias).all():
-        raise ValueError("`bias` must be finite; save or download the head again.")
+        raise errors.InputError(
+            "E220",
+            "`bias` must be finite",
+            remedy="save or download the head again",
+        )
     return jnp.asarray(bias)
 
 
@@ -103,7 +111,7 @@ def head_from_weight(
         A head, float32; its scale is the mean length of the rows.
 
     Raises:
-        ValueError: `weight` is not a matrix of at least two rows of that length, a row
+        InputError: `weight` is not a matrix of at least two rows of that length, a row
             is zero or not finite, or the bias is not finite or of another shape.
 
     Examples:
@@ -113,21 +121,27 @@ def head_from_weight(
     """
     rows = np.asarray(weight, np.float64)
     if rows.ndim != 2 or rows.shape[0] < 2:
-        raise ValueError(
+        raise errors.InputError(
+            "E304",
             "`weight` must have shape (classes, features) with at least two classes, "
-            f"got {rows.shape}; one class leaves nothing to predict."
+            f"got {rows.shape}",
+            remedy="one class leaves nothing to predict",
         )
     if features is not None and rows.shape[1] != features:
-        raise ValueError(
+        raise errors.InputError(
+            "E306",
             f"`weight` must have rows of length {features}, as the embeddings, got "
-            f"{rows.shape[1]}; was the head made before or after the projection?"
+            f"{rows.shape[1]}",
+            remedy="was the head made before or after the projection?",
         )
     lengths = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
-        raise ValueError(
+        raise errors.InputError(
+            "E220",
             "`weight` must be finite and have no row of zeros, but these rows are "
-            f"wrong: {_some(bad)}; save or download the head again."
+            f"wrong: {_some(bad)}",
+            remedy="save or download the head again",
         )
     scale = lengths.mean()
     return Head(
@@ -156,9 +170,9 @@ def zero_shot_head(class_embeddings: Sequence[ArrayLike], logit_scale: float) ->
             checkpoint stores, 100 for OpenAI's.
 
     Raises:
+        InputError: an embedding is zero or not finite.
         ValueError: there are fewer than two classes, one has no embedding or of another
-            length than the first, or an embedding, an average or the scale is zero or
-            not finite.
+            length than the first, or an average or the scale is zero.
 
     Examples:
         >>> import numpy as np
@@ -185,9 +199,11 @@ def zero_shot_head(class_embeddings: Sequence[ArrayLike], logit_scale: float) ->
     lengths = [np.linalg.norm(block, axis=1, keepdims=True) for block in blocks]
     bad = [i for i, x in enumerate(lengths) if not (np.isfinite(x) & (x > 0)).all()]
     if bad:
-        raise ValueError(
+        raise errors.InputError(
+            "E220",
             "`class_embeddings` must be finite and none of them zero, but these "
-            f"classes have such: {_some(bad)}; check the text tower and its tokens."
+            f"classes have such: {_some(bad)}",
+            remedy="check the text tower and its tokens",
         )
     means = [(b / x).mean(axis=0) for b, x in zip(blocks, lengths, strict=True)]
     return make_head(np.stack(means, axis=1), logit_scale)

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.tree import Tree
 
 
@@ -49,7 +49,7 @@ def check_bert_head(head: Tree, width: int, name: str) -> None:
         name: what to call the head in the message.
 
     Raises:
-        ValueError: tensors are missing or unknown, a shape is wrong, there is one class
+        InputError: tensors are missing or unknown, a shape is wrong, there is one class
             only (a regression), or a number is not finite; the message has the tensor.
 
     Examples:
@@ -69,7 +69,7 @@ def check_gpt2_head(head: Tree, width: int, name: str) -> None:
         name: what to call the head in the message.
 
     Raises:
-        ValueError: as `check_bert_head`.
+        InputError: as `check_bert_head`.
     """
     _check(head, {"kernel": (width, None)}, name)
 
@@ -83,7 +83,7 @@ def check_roberta_head(head: Tree, width: int, name: str) -> None:
         name: what to call the head in the message.
 
     Raises:
-        ValueError: as `check_bert_head`.
+        InputError: as `check_bert_head`.
     """
     expected = {
         "dense/kernel": (width, width),
@@ -104,9 +104,11 @@ def _check(head: Any, expected, name):
     """Compares a head to the expected shapes; None stands for the classes."""
     flat = tree.flatten(head)
     if set(flat) != set(expected):
-        raise ValueError(
-            f"{name} must have the tensors {sorted(expected)}, got {sorted(flat)}; is "
-            "it of another family?"
+        raise errors.InputError(
+            "E317",
+            f"it must have the tensors {sorted(expected)}, got {sorted(flat)}",
+            where=name,
+            remedy="is it of another family?",
         )
     kernel = next(path for path, shape in expected.items() if shape[-1:] == (None,))
     count = flat[kernel].shape[-1] if flat[kernel].ndim == 2 else None
@@ -116,14 +118,19 @@ def _check(head: Any, expected, name):
             shown = ", ".join(
                 "classes" if size is None else str(size) for size in shape
             )
-            raise ValueError(
-                f"{name} must have {path!r} of shape ({shown}), got "
-                f"{flat[path].shape}; was it trained on another encoder?"
+            raise errors.InputError(
+                "E306",
+                f"it must have {path!r} of shape ({shown}), got {flat[path].shape}",
+                where=name,
+                remedy="was it trained on another encoder?",
             )
     if count == 1:
-        raise ValueError(
-            f"{name} must have at least two classes, got one: a regression head (STS-B "
-            "has such) leaves nothing to classify; drop this task."
+        raise errors.InputError(
+            "E304",
+            "it must have at least two classes, got one: a regression head (STS-B has "
+            "such) leaves nothing to classify",
+            where=name,
+            remedy="drop this task",
         )
     if all(hasattr(leaf, "__array__") for leaf in flat.values()):
         tree.check_finite(head, name)

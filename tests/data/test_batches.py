@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.data import transforms
 from adarank_jax.data.batches import TaskBatches, Transformed, in_order
 from adarank_jax.data.sources import Arrays
@@ -186,12 +187,12 @@ def test_bad_image_reaches_the_reader_of_the_stream():
             return 4
 
         def __getitem__(self, index):
-            raise ValueError(f"`{index}.jpg` is damaged")
+            raise errors.InputError("E331", "damaged", f"`{index}.jpg`")
 
     images = Transformed(Source(), transforms.ClipTransform())
-    with pytest.raises(ValueError, match=r"\d\.jpg` is damaged"):
+    with pytest.raises(errors.InputError, match=r"E331 `\d\.jpg`: damaged"):
         next(TaskBatches([(images,)], 2, seed=0).stream())
-    with pytest.raises(ValueError, match=r"0\.jpg` is damaged"):
+    with pytest.raises(errors.InputError, match=r"E331 `0\.jpg`: damaged"):
         next(in_order(images, 2))
 
 
@@ -222,7 +223,7 @@ def test_transformed_refuses_what_would_go_wrong():
     with pytest.raises(TypeError, match="3 images would be decoded"):
         np.asarray(images)
     mixed = [(pictures(1)[0], 0), (pictures(1, 8)[0], 0)]
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="E330.*one shape"):
         Transformed(mixed, np.float32)[:2]
 
 

@@ -14,6 +14,7 @@ os.environ["NO_GCE_CHECK"] = "true"
 
 import tensorflow_datasets as tfds
 
+from adarank_jax import errors
 from adarank_jax.data import glue, parquet, text_tfds
 
 SIZES = {
@@ -83,15 +84,15 @@ def test_tasks_are_those_of_tfds(name):
 
 def test_stsb_is_refused_as_regression():
     for name in ("stsb", "STS-B"):
-        with pytest.raises(ValueError, match="STS-B is a regression"):
+        with pytest.raises(ValueError, match="E308.*STS-B is a regression"):
             glue.get(name)
     with tfds.testing.mock_data(num_examples=3):
-        with pytest.raises(TypeError, match="float.*regression"):
+        with pytest.raises(errors.InputError, match="E308.*float.*regression"):
             text_tfds.open_tfds("glue/stsb", ("sentence1", "sentence2"))
 
 
 def test_unknown_tasks_have_the_nearest():
-    with pytest.raises(KeyError, match="no GLUE task 'qnl'.*did you mean 'qnli'"):
+    with pytest.raises(errors.InputError, match="E314.*task 'qnl'.*mean 'qnli'"):
         glue.get("qnl")
 
 
@@ -128,9 +129,9 @@ def test_prepared_texts_are_read(tmp_path):
     labels = [0, 1, 0, 1, -1]
     assert found == {f"söme text {i}": label for i, label in enumerate(labels)}
     assert source.class_names == ("no", "yes")
-    with pytest.raises(ValueError, match="no column 'sentense'.*mean 'sentence'"):
+    with pytest.raises(ValueError, match="E344.*no column 'sentense'.*mean 'sentence'"):
         text_tfds.open_tfds("tiny_texts", "sentense", **options)
-    with pytest.raises(ValueError, match=r"splits \['test'\], expected 'train'"):
+    with pytest.raises(ValueError, match=r"E163.*splits \['test'\], expected 'train'"):
         text_tfds.open_tfds("tiny_texts", "sentence", split="train", data_dir=tmp_path)
 
 
@@ -140,7 +141,9 @@ def test_own_parquet_files_are_found_and_their_size_checked(tmp_path):
     assert source[3] == (("sentence1 3", "sentence2 3"), 1)
     assert source.class_names == ("entailment", "not_entailment")
     write_hub(tmp_path / "rte", "rte", "validation", 276)
-    with pytest.raises(ValueError, match="local has 276 examples, expected 277"):
+    with pytest.raises(
+        ValueError, match="E316.*local: it has 276 examples, expected 277"
+    ):
         glue.load("rte", data_dir=tmp_path)
 
 
@@ -171,7 +174,9 @@ def test_own_text_files_are_found(tmp_path, monkeypatch, ending):
     source = glue.load("qnli", data_dir=tmp_path, kind="local")
     assert source.labels.tolist() == [0, 1, 0, 1]
     assert source[2][0] == ("question 2", "sentence 2")
-    with pytest.raises(ValueError, match=r"must name 2 columns, .* got \['sentence'\]"):
+    with pytest.raises(
+        ValueError, match=r"E351.*name 2 columns, .* got \['sentence'\]"
+    ):
         glue.load("qnli", data_dir=tmp_path, columns="sentence")
     swapped = glue.load("qnli", data_dir=tmp_path, columns=("sentence", "question"))
     assert swapped[2][0] == ("sentence 2", "question 2")
@@ -226,7 +231,8 @@ def test_labels_are_numbered_as_an_expert_does(tmp_path, monkeypatch, named):
     assert generic.class_names == glue.get("mnli").class_names
     assert source.warnings == []
     (told,) = generic.warnings
-    assert "names no classes" in told and "'entailment', 'neutral'" in told
+    assert told.code == "W311" and "names no classes" in told.found
+    assert "'entailment', 'neutral'" in told.found
 
 
 def test_hidden_labels_are_none(tmp_path):
@@ -263,7 +269,7 @@ def test_texts_of_any_set_are_prepared_without_tensorflow(tmp_path):
 
 
 def test_missing_task_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)local: .*tfds: .*hub: "):
+    with pytest.raises(FileNotFoundError, match=r"(?s)E315.*local: .*tfds: .*hub: "):
         glue.load("cola", data_dir=tmp_path, offline=True)
     command = rf"prepare --dataset glue/cola --data-dir {tmp_path} --source tfds`\."
     with pytest.raises(FileNotFoundError, match=command):
@@ -271,5 +277,5 @@ def test_missing_task_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(ValueError, match="`kind` must be"):
         glue.load("cola", kind="disk")
     (tmp_path / "cola").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds none of validation\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"E163.*holds none of validation\.csv"):
         glue.load("cola", data_dir=tmp_path, kind="local")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adarank_jax import errors
 from adarank_jax.data import images
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
@@ -99,7 +100,7 @@ def test_integers_of_32_bits_are_scaled_as_16():
 
 def test_integers_above_16_bits_are_refused():
     image = Image.fromarray(np.array([[0, 70000]], np.int32))
-    with pytest.raises(ValueError, match="70,000, expected 0 to 65,535"):
+    with pytest.raises(ValueError, match="E324.*70,000, expected 0 to 65,535"):
         images.decode(image)
 
 
@@ -114,7 +115,7 @@ def test_floating_point_is_refused():
         np.zeros((2, 2), np.float32),
         encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"),
     ):
-        with pytest.raises(ValueError, match=r"holds floating point.*0\.\.255"):
+        with pytest.raises(ValueError, match=r"E324.*holds floating point.*0\.\.255"):
             images.decode(form, "`x.tiff`")
 
 
@@ -156,7 +157,7 @@ def test_first_frame_is_taken(kind):
 
 def test_too_many_pixels_are_refused_with_count_and_limit():
     for form in (encoded(Image.fromarray(RGB)), Image.fromarray(RGB)):
-        with pytest.raises(ValueError, match=r"`x` has 54 pixels .*limit is 53"):
+        with pytest.raises(ValueError, match=r"E326 `x`: 54 pixels .*limit is 53"):
             images.decode(form, "`x`", max_pixels=53)
 
 
@@ -165,7 +166,7 @@ def test_decompression_bomb_is_refused(tmp_path, side):
     file = tmp_path / "bomb.png"
     Image.new("1", (side, side)).save(file)
     assert file.stat().st_size < 100_000
-    with pytest.raises(ValueError, match=rf"bomb\.png.*{side**2}.*\d{{8}}"):
+    with pytest.raises(ValueError, match=rf"E326.*bomb\.png.*{side**2}.*\d{{8}}"):
         images.decode(file)
 
 
@@ -177,7 +178,7 @@ def test_truncated_file_is_refused_by_name(tmp_path, kind, share):
     file = tmp_path / "cut"
     file.write_bytes(content[: int(share * len(content))])
     for read in (images.decode, images.verify):
-        with pytest.raises(ValueError, match="cut` .*again"):
+        with pytest.raises(ValueError, match="E331 .*cut`: .*again"):
             read(file)
 
 
@@ -186,14 +187,14 @@ def test_truncated_file_is_refused_by_name(tmp_path, kind, share):
 )
 def test_what_is_no_image_is_refused_by_name(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.jpg.*expected one of JPEG"):
+    with pytest.raises(ValueError, match=r"E331.*a\.jpg.*expected one of JPEG"):
         images.decode(tmp_path / "a.jpg")
 
 
 def test_flipped_bit_in_a_png_is_found():
     content = bytearray(encoded(Image.fromarray(RGB)))
     content[60] ^= 16
-    with pytest.raises(ValueError, match="`x` is damaged"):
+    with pytest.raises(ValueError, match="E331 `x`: damaged"):
         images.decode(bytes(content), "`x`")
 
 
@@ -201,7 +202,7 @@ def test_missing_file_and_fifo_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone"):
         images.decode(tmp_path / "gone.png")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="E328.*no regular file"):
         images.decode(tmp_path / "pipe.png")
 
 
@@ -220,16 +221,16 @@ def test_arrays_become_rgb(array, expected):
 
 
 @pytest.mark.parametrize(
-    ("array", "error", "message"),
+    ("array", "message"),
     [
-        (np.zeros((0, 4), np.uint8), ValueError, r"shape.*\(0, 4\)"),
-        (np.zeros((2, 2, 2), np.uint8), ValueError, "1, 3 or 4 channels"),
-        (np.zeros((2, 2), np.int32), TypeError, "int32"),
-        (np.zeros((1, 1, 2, 2), np.uint8), ValueError, "shape"),
+        (np.zeros((0, 4), np.uint8), r"shape.*\(0, 4\)"),
+        (np.zeros((2, 2, 2), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((2, 2), np.int32), "int32"),
+        (np.zeros((1, 1, 2, 2), np.uint8), "shape"),
     ],
 )
-def test_other_arrays_are_refused(array, error, message):
-    with pytest.raises(error, match=message):
+def test_other_arrays_are_refused(array, message):
+    with pytest.raises(errors.InputError, match=f"E333.*{message}"):
         images.decode(array)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.data.batches import Transformed
 from adarank_jax.data.npz import NpzImages
 from adarank_jax.data.sources import Arrays
@@ -39,12 +40,14 @@ def test_preprocessed_images_must_be_finite(tmp_path, place, value):
     images = IMAGES.copy()
     images[place] = value
     np.savez(tmp_path / "a.npz", images=images)
-    with pytest.raises(ValueError, match=r"1 of 3 .*a\.npz` are not finite.* number 1"):
+    with pytest.raises(
+        ValueError, match=r"E220.*a\.npz`: 1 of 3 .*are not finite.* number 1"
+    ):
         NpzImages(tmp_path / "a.npz")
 
 
 def test_preprocessed_images_must_be_finite_in_float32():
-    with pytest.raises(ValueError, match="3 of 3 .* not finite"):
+    with pytest.raises(ValueError, match="E220.*3 of 3 .* not finite"):
         Arrays(np.full((3, 4, 5, 3), 1e300))
 
 
@@ -58,5 +61,5 @@ def test_preprocessed_images_must_be_finite_in_float32():
     ],
 )
 def test_other_arrays_are_refused(images, message):
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(errors.InputError, match=f"E333.*{message}"):
         Arrays(images)

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.data import class_order, prompts, registry, tfds_source
 from adarank_jax.data.registry import Hub, Tfds
 
@@ -68,7 +69,7 @@ def test_data_sets_are_found_by_every_name(name, expected):
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(KeyError, match="did you mean 'SUN397'"):
+    with pytest.raises(errors.InputError, match="E314.*did you mean 'SUN397'"):
         registry.get("sun_379")
     with pytest.raises(KeyError, match="official"):
         registry.get("SVHN", "offical")
@@ -122,7 +123,9 @@ def test_class_names_of_the_heads_agree(name, profile):
 
 def test_size_is_compared_with_the_literature():
     registry.check_size(registry.get("SUN397"), 19_887, "here")
-    with pytest.raises(ValueError, match=r"SVHN.*here has 7 images, expected 26,032"):
+    with pytest.raises(
+        ValueError, match=r"E316 .*SVHN.*here has 7 images, expected 26,"
+    ):
         registry.check_size(registry.get("SVHN"), 7, "here")
     with pytest.raises(ValueError, match="the `fusion_bench` league; choose"):
         registry.check_size(registry.get("FER2013"), 7_178, "here")

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import errors
+from huggingface_hub import errors as failures
 from PIL import Image
 
+from adarank_jax import errors
 from adarank_jax.data import class_order, loading, npz, parquet, registry, sources
 from adarank_jax.data.folders import ImageFolder
 from adarank_jax.data.npz import NpzImages
@@ -67,7 +68,7 @@ def test_folder_numbers_classes_as_told(tmp_path):
 
 def test_folder_of_no_class_is_answered_with_the_nearest(tmp_path):
     root = write_folder(tmp_path, forrest=[1])
-    with pytest.raises(KeyError, match="forrest.*did you mean 'forest'"):
+    with pytest.raises(errors.InputError, match="E310.*forrest.*mean 'forest'"):
         ImageFolder(root, classes=("river", "forest"))
 
 
@@ -85,14 +86,14 @@ def test_flat_folder_has_no_labels(tmp_path):
 def test_images_beside_class_folders_are_refused(tmp_path):
     write_folder(tmp_path, cat=[1])
     picture(1).save(tmp_path / "stray.png")
-    with pytest.raises(ValueError, match="stray.png"):
+    with pytest.raises(errors.InputError, match="E332.*stray.png"):
         ImageFolder(tmp_path)
 
 
 def test_folder_without_images_says_what_it_holds(tmp_path):
     for number in range(14):
         (tmp_path / f"{number}.txt").write_text("")
-    with pytest.raises(ValueError, match=r"no image, but 14 \.txt"):
+    with pytest.raises(errors.InputError, match=r"E320.*no image, but 14 \.txt"):
         ImageFolder(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="nothing at all"):
@@ -109,7 +110,7 @@ def test_folder_lists_all_bad_images_at_once(tmp_path):
     stream = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(stream, "JPEG")
     (tmp_path / "cat" / "cut.jpg").write_bytes(stream.getvalue()[:-50])
-    with pytest.raises(ValueError, match="4 of 7") as caught:
+    with pytest.raises(errors.InputError, match="E331.*4 of 7") as caught:
         ImageFolder(tmp_path)
     for name in ("empty.jpg", "page.png", "cut.png", "cut.jpg", "on_bad_image"):
         assert name in str(caught.value)
@@ -123,7 +124,7 @@ def test_folder_skips_up_to_one_per_cent(tmp_path):
     assert "050.png" in folder.report.bad[0]
     assert 50 not in dict(read(folder))
     (tmp_path / "cat" / "051.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"2 of 100 .*more than 1%"):
+    with pytest.raises(ValueError, match=r"E322.*2 of 100 .*more than 1%"):
         ImageFolder(tmp_path, on_bad_image="skip")
     with pytest.raises(ValueError, match="'error' or 'skip'"):
         ImageFolder(tmp_path, on_bad_image="ignore")
@@ -167,7 +168,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
     outside = write_folder(tmp_path / "outside", secret=[5])
     root = write_folder(tmp_path / "root", cat=[1])
     (root / "dog").symlink_to(outside / "secret")
-    with pytest.raises(ValueError, match="1 symbolic links that lead out.*dog"):
+    with pytest.raises(ValueError, match="E328.*1 symbolic links that lead out.*dog"):
         ImageFolder(root)
     assert read(ImageFolder(root, follow_links=True)) == [(1, 0), (5, 1)]
 
@@ -192,38 +193,34 @@ def test_npz_without_labels_has_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "error", "message"),
+    ("arrays", "message"),
     [
-        ({"pictures": np.zeros(3)}, ValueError, r"\['pictures'\], expected `images`"),
-        ({"images": np.zeros((2, 3, 3))}, TypeError, "float64"),
-        ({"images": np.zeros((2, 3), np.uint8)}, ValueError, r"\(2, 3\)"),
-        ({"images": np.zeros((2, 3, 3, 2), np.uint8)}, ValueError, "shape"),
-        ({"images": np.zeros((0, 3, 3), np.uint8)}, ValueError, "no image"),
+        ({"pictures": np.zeros(3)}, r"E160.*\['pictures'\], expected `images`"),
+        ({"images": np.zeros((2, 3, 3))}, "E333.*float64"),
+        ({"images": np.zeros((2, 3), np.uint8)}, r"E333.*\(2, 3\)"),
+        ({"images": np.zeros((2, 3, 3, 2), np.uint8)}, "E333.*shape"),
+        ({"images": np.zeros((0, 3, 3), np.uint8)}, "E320.*no image"),
         (
             {"images": np.zeros((2, 3, 3), np.uint8), "labels": np.zeros(3, int)},
-            ValueError,
-            r"shape \(2,\)",
+            r"E312.*shape \(2,\)",
         ),
         (
             {"images": np.zeros((2, 3, 3), np.uint8), "labels": np.array([0.5, 1])},
-            TypeError,
-            "class numbers",
+            "E313.*class numbers",
         ),
         (
             {"images": np.zeros((1, 3, 3), np.uint8), "labels": np.array([-2])},
-            ValueError,
-            "from -2",
+            "E313.*from -2",
         ),
         (
             {"images": np.array([{"a": 1}], object)},
-            ValueError,
-            "plain arrays.*allow_pickle",
+            "E160.*plain arrays.*allow_pickle",
         ),
     ],
 )
-def test_npz_refuses_other_arrays_by_name(tmp_path, arrays, error, message):
+def test_npz_refuses_other_arrays_by_name(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(error, match=message) as caught:
+    with pytest.raises(errors.InputError, match=message) as caught:
         NpzImages(tmp_path / "a.npz")
     assert "a.npz" in str(caught.value)
 
@@ -234,7 +231,7 @@ def test_damaged_npz_is_refused_by_name(tmp_path):
     whole = file.read_bytes()
     for damaged in (b"", b"<html>", whole[:100], whole[:-30]):
         file.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"a\.npz` .*np\.savez"):
+        with pytest.raises(ValueError, match=r"E160 .*a\.npz`: .*np\.savez"):
             NpzImages(file)
     np.save(tmp_path / "b.npy", np.zeros(3))
     with pytest.raises(ValueError, match="one array without a name"):
@@ -259,7 +256,7 @@ def test_npz_that_promises_too_much_is_refused_before_it_is_read(
     tmp_path, member, shape
 ):
     write_npy(tmp_path / "a.npz", member, shape, 48)
-    with pytest.raises(ValueError, match=r"a\.npz` .* has 48 bytes of them"):
+    with pytest.raises(ValueError, match=r"E160 .*a\.npz`: .* has 48 bytes of them"):
         NpzImages(tmp_path / "a.npz")
 
 
@@ -267,7 +264,7 @@ def test_npz_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     write_npy(tmp_path / "a.npz", "images.npy", (1_000, 30, 30), 900_000)
     assert len(NpzImages(tmp_path / "a.npz")) == 1_000
     monkeypatch.setattr(npz, "_SUSPECT", 100_000)
-    with pytest.raises(ValueError, match="would unpack from [0-9,]+ to 900,"):
+    with pytest.raises(ValueError, match="E161.* would unpack from [0-9,]+ to 900,"):
         NpzImages(tmp_path / "a.npz")
     write_npy(tmp_path / "b.npz", "images.npy", (2, 3, 3), 18, packed=zipfile.ZIP_LZMA)
     with pytest.raises(ValueError, match="compressed in another way"):
@@ -280,7 +277,7 @@ def test_npz_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
 
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 3, 3), np.uint8))
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", full)
-    with pytest.raises(ValueError, match=r"a\.npz` does not fit into memory"):
+    with pytest.raises(ValueError, match=r"E161 .*a\.npz`: it does not fit into mem"):
         NpzImages(tmp_path / "a.npz")
 
 
@@ -374,8 +371,8 @@ def test_parquet_writes_nothing_before_an_image_is_asked_for(tmp_path):
     shown = sources.glance(source, 64)
     assert [int(image[0, 0, 0]) for image in shown] == [3, 1]  # a group of rows
     same = Arrays(np.full((1, 8, 9, 3), 3, np.uint8))
-    (text,) = sources.shared_images({"a": source, "b": same})
-    assert "1 of the 2" in text
+    (told,) = sources.shared_images({"a": source, "b": same})
+    assert "1 of the 2" in told.found
     assert len(sources.fingerprint(source)) == 64
     assert not cache.exists()
     sources.prepare(source)
@@ -408,7 +405,7 @@ def _no_space(*_):
 def test_truncated_parquet_is_refused_by_name(tmp_path, keep):
     file = write_parquet(tmp_path / "a.parquet", [1], [0])
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"a\.parquet.*no whole parquet"):
+    with pytest.raises(ValueError, match=r"E162.*a\.parquet`: no whole parquet"):
         parquet.ParquetImages([file], cache_dir=tmp_path)
 
 
@@ -419,7 +416,7 @@ def test_damaged_page_of_parquet_is_refused_by_name(tmp_path):
     file.write_bytes(damaged)
     source = parquet.ParquetImages([file], cache_dir=tmp_path / "cache")
     for use in (source.prepare, lambda: source[0], lambda: source.glance(3)):
-        with pytest.raises(ValueError, match=r"a\.parquet` is damaged"):
+        with pytest.raises(ValueError, match=r"E162 .*a\.parquet`: damaged"):
             use()
     assert not [*(tmp_path / "cache").iterdir()]
 
@@ -427,27 +424,27 @@ def test_damaged_page_of_parquet_is_refused_by_name(tmp_path):
 def test_parquet_names_the_row_without_an_image(tmp_path):
     file = write_parquet(tmp_path / "a.parquet", [1, None], [0, 0], struct=False)
     source = parquet.ParquetImages([file], cache_dir=tmp_path)
-    with pytest.raises(ValueError, match="image 1 of .*missing"):
+    with pytest.raises(ValueError, match="E331 image 1 of .*missing"):
         source[1]
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        ({"image": "pixels"}, ValueError, r"'pixels'.*expected images in one of"),
-        ({"labels": ["a"], "kind": pa.string()}, TypeError, "string, expected class"),
-        ({"labels": [None], "kind": pa.int64()}, ValueError, "without a label"),
+        ({"image": "pixels"}, r"E344.*'pixels'.*expected images in one of"),
+        ({"labels": ["a"], "kind": pa.string()}, "E350.*string, expected class"),
+        ({"labels": [None], "kind": pa.int64()}, "E312.*1 rows without a label"),
     ],
 )
-def test_parquet_refuses_other_columns(tmp_path, options, error, message):
+def test_parquet_refuses_other_columns(tmp_path, options, message):
     file = write_parquet(tmp_path / "a.parquet", [1], **options)
-    with pytest.raises(error, match=message):
+    with pytest.raises(errors.InputError, match=message):
         parquet.ParquetImages([file], cache_dir=tmp_path)
 
 
 def test_parquet_refuses_numbers_as_images(tmp_path):
     pq.write_table(pa.table({"image": [1, 2]}), tmp_path / "a.parquet")
-    with pytest.raises(TypeError, match="int64, expected the bytes"):
+    with pytest.raises(errors.InputError, match="E350.*int64, expected the bytes"):
         parquet.ParquetImages([tmp_path / "a.parquet"], cache_dir=tmp_path)
 
 
@@ -483,12 +480,14 @@ def test_files_of_a_split_are_found_as_the_hub_lays_them_out(
 def test_missing_shards_splits_and_choices_are_refused(tmp_path):
     for name in ("a/test-00000-of-00003.parquet", "a/test-00002-of-00003.parquet"):
         write_parquet(tmp_path / name, [1])
-    with pytest.raises(ValueError, match="lacks 1 of 3 .*number 1"):
+    with pytest.raises(ValueError, match="E164.*lacks 1 of 3 .*number 1"):
         parquet.find_files(tmp_path, "test")
-    with pytest.raises(ValueError, match="no parquet file of split 'val'.*test-00000"):
+    with pytest.raises(
+        ValueError, match="E163.*no parquet file of split 'val'.*test-0"
+    ):
         parquet.find_files(tmp_path, "val")
     write_parquet(tmp_path / "b/test-00000-of-00001.parquet", [1])
-    with pytest.raises(ValueError, match=r"\['a', 'b'\]; name one"):
+    with pytest.raises(ValueError, match=r"E165.*\['a', 'b'\]; name one"):
         parquet.find_files(tmp_path, "test")
 
 
@@ -522,7 +521,7 @@ def test_hub_data_set_is_read_offline_at_a_revision(hub):
 
 def test_hub_data_set_that_is_not_there_says_how_to_get_it(hub):
     with pytest.raises(
-        FileNotFoundError, match=r"`me/set`.*offline.*experiments.prepare"
+        FileNotFoundError, match=r"E167 `me/set`.*offline.*experiments.prepare"
     ):
         parquet.from_hub("me/set", offline=True)
 
@@ -592,14 +591,15 @@ def test_folders_are_numbered_by_names_or_numbers(found, names, expected):
     ],
 )
 def test_folders_of_other_classes_are_refused(found, names):
-    with pytest.raises(ValueError, match="`x` has . folders .*name the folders as"):
+    with pytest.raises(ValueError, match="E310 `x`: . folders .*name the folders as"):
         class_order.folder_numbers(found, names, "x")
 
 
 def test_order_on_trust_is_said():
-    (text,) = class_order.doubts(("o", "ki", "su"), ("お", "き", "す"), "kana")
-    assert "0 of 3 class names of kana match" in text
-    assert "0 is 'o' there, 'お' here" in text
+    (told,) = class_order.doubts(("o", "ki", "su"), ("お", "き", "す"), "kana")
+    assert (told.code, told.where) == ("W311", "kana")
+    assert "0 of 3 class names match" in told.found
+    assert "0 is 'o' there, 'お' here" in told.found
     assert not [*class_order.doubts(("AnnualCrop", "x"), ("annual crop", "y"), "z")]
     assert not [*class_order.doubts(("a", "a"), ("a", "a"), "z")]
 
@@ -612,9 +612,9 @@ def test_names_that_occur_twice_are_left_alone():
 def test_classes_that_disagree_are_refused():
     fer = ("angry", "yuck", "neutral", "sad")
     head = ("angry", "disgusted", "sad", "neutral")
-    with pytest.raises(ValueError, match="'neutral' is 2 there, 3 here"):
+    with pytest.raises(ValueError, match="E310 x: .*'neutral' is 2 there, 3 here"):
         class_order.renumbering(fer, head, "x")
-    with pytest.raises(ValueError, match="x has 4 classes, expected 3"):
+    with pytest.raises(ValueError, match="E305 x: 4 classes, expected 3"):
         class_order.renumbering(fer, head[:3], "x")
 
 
@@ -631,8 +631,8 @@ def test_images_of_two_tasks_are_compared():
     pixels = rng.integers(0, 256, (20, 4, 4, 3)).astype(np.uint8)
     same, other = Arrays(pixels[:10]), Arrays(pixels[10:])
     assert not sources.shared_images({"a": same, "b": other})
-    (text,) = sources.shared_images({"a": same, "b": other, "c": Arrays(pixels[:10])})
-    assert "'a' and 'c' have 10 of the 10" in text
+    (told,) = sources.shared_images({"a": same, "b": other, "c": Arrays(pixels[:10])})
+    assert str(told).startswith("W329 tasks 'a' and 'c': 10 of the 10 images")
 
 
 def _same_folder(root):
@@ -758,7 +758,8 @@ def test_load_warns_of_an_order_on_trust(tmp_path, tiny_registry):
         classes=("negative", "positive"),
         cache_dir=tmp_path,
     )
-    assert "0 of 2 class names of RenderedSST2 from local" in source.warnings[0]
+    assert source.warnings[0].where == "RenderedSST2 from local"
+    assert "0 of 2 class names match" in source.warnings[0].found
 
 
 def test_warnings_of_a_source_reach_the_task(tmp_path, monkeypatch):
@@ -767,8 +768,8 @@ def test_warnings_of_a_source_reach_the_task(tmp_path, monkeypatch):
     data = Data(parquet=str(tmp_path / "set"))
     source, warnings = task_images.open_images(data, ["a", "b"], "official", None, True)
     assert source.labels.tolist() == [0, 1]
-    (text,) = warnings
-    assert "0 of 2 class names" in text
+    (told,) = warnings
+    assert "0 of 2 class names" in told.found
     assert not (tmp_path / "cache").exists()
 
 
@@ -778,8 +779,8 @@ def test_load_warns_of_an_unchecked_row_that_names_no_class(hub, tiny_registry):
     write_parquet(file, [1, 2, 3], [0, 1, 1])
     classes = ("negative", "positive")
     source = loading.load("RenderedSST2", offline=True, classes=classes)
-    (text,) = sources.warnings_of(source)
-    assert "`nateraw/rendered-sst2` does not name its classes" in text
+    (told,) = sources.warnings_of(source)
+    assert str(told).startswith("W311 `nateraw/rendered-sst2`: it does not name its cl")
     write_parquet(file, [1, 2, 3], [0, 1, 1], names=[*classes])
     source = loading.load("RenderedSST2", offline=True, classes=classes)
     assert sources.warnings_of(source) == []
@@ -788,7 +789,7 @@ def test_load_warns_of_an_unchecked_row_that_names_no_class(hub, tiny_registry):
 @pytest.mark.parametrize("offline", [True, False])
 def test_hub_out_of_reach_is_told_as_no_network(monkeypatch, offline):
     def fail(*_, **__):
-        raise errors.LocalEntryNotFoundError("An error happened")
+        raise failures.LocalEntryNotFoundError("An error happened")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(
@@ -808,7 +809,10 @@ def test_load_reads_the_hub_offline(hub, tiny_registry):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0, 1], "has 2 images, expected 3"), ([0, 1, 2], "from 0 to 2, expected 0 to 1")],
+    [
+        ([0, 1], "E316.*has 2 images, expected 3"),
+        ([0, 1, 2], "E313.*from 0 to 2, expected 0 to 1"),
+    ],
 )
 def test_load_checks_size_and_labels(tmp_path, tiny_registry, labels, message):
     root = tmp_path / "RenderedSST2"
@@ -820,7 +824,13 @@ def test_load_checks_size_and_labels(tmp_path, tiny_registry, labels, message):
 def test_load_lists_all_places_where_it_looked(tmp_path, hub):
     with pytest.raises(FileNotFoundError) as caught:
         loading.load("svhn", data_dir=tmp_path, offline=True)
-    for part in ("local:", "tfds:", "hub:", "experiments.prepare --dataset svhn"):
+    for part in (
+        "E315",
+        "local:",
+        "tfds:",
+        "hub:",
+        "experiments.prepare --dataset svhn",
+    ):
         assert part in str(caught.value)
     with pytest.raises(FileNotFoundError, match="72 pixels"):
         loading.load("gtsrb", data_dir=tmp_path, kind="tfds")
@@ -829,7 +839,7 @@ def test_load_lists_all_places_where_it_looked(tmp_path, hub):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"name": "svnh"}, KeyError, "did you mean 'SVHN'"),
+        ({"name": "svnh"}, errors.InputError, "E314.*did you mean 'SVHN'"),
         ({"name": "svhn", "kind": "hubb"}, ValueError, "`kind`"),
         ({"name": "svhn", "split": "val"}, ValueError, "`split`"),
         ({"name": "svhn", "profile": "mine"}, KeyError, "`profile`"),

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 from tensorflow_datasets.core.features import image_feature
 
+from adarank_jax import errors
 from adarank_jax.data import loading, registry, sources
 from adarank_jax.data.registry import Tfds
 from adarank_jax.data.tfds_source import TfdsImages
@@ -82,9 +83,9 @@ def test_prepared_set_is_read_at_random(prepared):
 
 
 def test_unknown_split_and_builder_are_refused(prepared):
-    with pytest.raises(ValueError, match=r"splits \['test'\], expected 'val'"):
+    with pytest.raises(ValueError, match=r"E163.*splits \['test'\], expected 'val'"):
         TfdsImages("tiny_shapes", "val", prepared)
-    with pytest.raises(KeyError, match="no builder 'tiny_shape'"):
+    with pytest.raises(errors.InputError, match="E314.*no builder 'tiny_shape'"):
         TfdsImages("tiny_shape", "test", prepared)
 
 
@@ -94,7 +95,7 @@ def test_set_without_random_access_is_refused(prepared, tmp_path):
     for file in (prepared / "tiny_shapes" / "1.0.0").iterdir():
         text = file.read_bytes().replace(b"array_record", b"tfrecord")
         (target / file.name.replace("array_record", "tfrecord")).write_bytes(text)
-    with pytest.raises(ValueError, match=r"as tfrecord.*experiments\.prepare"):
+    with pytest.raises(ValueError, match=r"E168.*as tfrecord.*experiments\.prepare"):
         TfdsImages("tiny_shapes", "test", tmp_path)
 
 
@@ -160,7 +161,7 @@ def test_load_takes_a_prepared_set_and_checks_its_size(prepared, monkeypatch):
     with pytest.raises(ValueError, match="tfds has 5 images, expected 6"):
         loading.load("kmnist", data_dir=prepared, kind="tfds")
     monkeypatch.setitem(table, "KMNIST", small._replace(num_classes=3))
-    with pytest.raises(ValueError, match="has 2 classes, expected 3"):
+    with pytest.raises(ValueError, match="E305.*2 classes, expected 3"):
         loading.load("kmnist", data_dir=prepared, kind="tfds")
 
 

@@ -59,7 +59,7 @@ CONTRADICTIONS = (
 def test_files_that_contradict_each_other_are_refused(family, file, changes, tmp_path):
     folder = saved(tmp_path, family)
     change(folder / file, **changes)
-    with pytest.raises(ValueError, match=r"contradict each other: .* has the ids \["):
+    with pytest.raises(ValueError, match=r"E347.*contradict each other: .* the ids \["):
         load_tokenizer(folder)
 
 
@@ -92,7 +92,9 @@ def test_an_expert_with_other_ids_is_refused(tmp_path):
     tokenizer_folder.check_same(expert, base)
     tiny_tokenizers.write(expert / "tokenizer_config.json", lower(False))
     assert ids(load_tokenizer(expert)) != ids(base)
-    with pytest.raises(ValueError, match=r"expert` is not that of the base: 'Hello"):
+    with pytest.raises(
+        ValueError, match=r"E340.*expert`: .*not that of the base: 'Hello"
+    ):
         tokenizer_folder.check_same(expert, base)
 
 
@@ -101,7 +103,7 @@ def test_an_expert_that_cuts_on_the_other_side_is_refused(tmp_path):
     expert = shutil.copytree(tmp_path / "base", tmp_path / "expert")
     tiny_tokenizers.write(expert / "tokenizer_config.json", {"truncation_side": "left"})
     assert ids(load_tokenizer(expert)) != ids(base)
-    with pytest.raises(ValueError, match="on the left, there on the right"):
+    with pytest.raises(ValueError, match="E340.*on the left, there on the right"):
         tokenizer_folder.check_same(expert, base)
 
 
@@ -121,7 +123,7 @@ def test_other_classes_are_refused_by_name(kind, file, tmp_path):
     values = {"model_type": "bert", "tokenizer_class": kind}
     tiny_tokenizers.write(folder / file, values)
     with pytest.raises(
-        ValueError, match=f"{file}` names the `tokenizer_class` {kind!r}"
+        ValueError, match=f"E347 .*{file}`: it names the `tokenizer_class` {kind!r}"
     ):
         load_tokenizer(folder)
 
@@ -130,7 +132,9 @@ def test_a_class_that_does_not_read_the_vocabulary_is_refused(tmp_path):
     folder = tiny_tokenizers.bert(tmp_path)
     values = {"tokenizer_class": "RobertaTokenizer"}
     tiny_tokenizers.write(folder / "tokenizer_config.json", values)
-    with pytest.raises(ValueError, match=r"lacks \d+ of the .* of `.*vocab\.txt`"):
+    with pytest.raises(
+        ValueError, match=r"E347.*lacks \d+ of the .* of `.*vocab\.txt`"
+    ):
         load_tokenizer(folder)
 
 

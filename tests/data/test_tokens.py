@@ -159,7 +159,8 @@ def test_ids_without_a_row_are_refused_with_text_and_id(loaded, monkeypatch):
     if only >= highest:
         source = Texts([["cat"] * 9 + ["the cat"] + ["cat"]], name="`x.csv`")
     with pytest.raises(
-        ValueError, match=rf"Text 9 of `x.csv` has the token id {highest}.* {highest}, "
+        ValueError,
+        match=rf"E341 text 9 of `x.csv`: it has the token id {highest}.* {highest}, ",
     ):
         tokenize(source, tokenizer, 16, vocabulary_size=highest)
     tokenize(source, tokenizer, 16, vocabulary_size=highest + 1)
@@ -167,7 +168,9 @@ def test_ids_without_a_row_are_refused_with_text_and_id(loaded, monkeypatch):
 
 def test_types_without_a_row_are_refused(loaded):
     source = Texts([["the", "a"], ["cat", "mat"]])
-    with pytest.raises(ValueError, match=r"Text 0 .*token type 1, but the model has 1"):
+    with pytest.raises(
+        ValueError, match=r"E341 text 0 .*token type 1, but the model has 1"
+    ):
         tokenize(source, loaded["bert"], 16, num_token_types=1)
     tokenize(source, loaded["bert"], 16, num_token_types=2)
     tokenize(source, loaded["roberta"], 16, num_token_types=1)
@@ -176,7 +179,7 @@ def test_types_without_a_row_are_refused(loaded):
 @pytest.mark.parametrize(
     ("family", "max_length", "message"),
     [
-        ("bert", 513, "at most 512, .* got 513"),
+        ("bert", 513, "E349.*at most 512, .* got 513"),
         ("bert", 2, "at least 3, of which the tokenizer adds 2, got 2"),
         ("gpt2", 0, "at least 1"),
     ],
@@ -262,9 +265,9 @@ def test_folder_with_tokenizer_json_gives_the_same_ids(tmp_path, loaded):
         ("all", "no such folder"),
         (
             "merges.txt",
-            r"`vocab.json` and `merges.txt`; it holds 'config.json', 'vocab",
+            r"E346.*it holds 'config.json', 'vocab.*`vocab.json` and `merges.txt`",
         ),
-        ("config.json", "cannot be read.*`config.json`"),
+        ("config.json", "E347.*cannot be read.*`config.json`"),
     ],
 )
 def test_folders_without_a_tokenizer_are_refused(tmp_path, missing, message):
@@ -282,14 +285,14 @@ def test_folders_without_a_tokenizer_are_refused(tmp_path, missing, message):
 def test_damaged_tokenizer_is_refused(tmp_path, text):
     folder = tiny_tokenizers.bert(tmp_path)
     (folder / "tokenizer.json").write_text(text)
-    with pytest.raises(ValueError, match=r"cannot be read.*fetch it again"):
+    with pytest.raises(ValueError, match=r"E347.*cannot be read.*fetch it again"):
         load_tokenizer(folder)
 
 
 def test_tokenizer_without_padding_and_end_is_refused(tmp_path, loaded):
     loaded["bert"].save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
-    with pytest.raises(ValueError, match="neither a padding nor an end token"):
+    with pytest.raises(ValueError, match="E348.*neither a padding nor an end token"):
         load_tokenizer(tmp_path)
 
 

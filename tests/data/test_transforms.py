@@ -155,17 +155,18 @@ def test_preprocessor_config_lists_all_that_it_cannot_do(tmp_path):
         "size": {"longest_edge": 224},
         "resample": 99,
         "image_mean": [0.5],
+        "image_std": [0.0, 1.0, 1.0],
         "do_resize": "yes",
         "rescale_factor": "1/255",
     }
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"preprocessor_config\.json") as caught:
+    with pytest.raises(ValueError, match=r"E330 .*preprocessor_config\.json") as caught:
         transforms.from_preprocessor_config(file)
     for part in (
         *("SiglipImageProcessor", "'crop_sise'; did you mean 'crop_size'", "do_pad"),
         *("longest_edge", "resample = 99", "image_mean = [0.5]", "do_resize = 'yes'"),
-        "rescale_factor = '1/255'",
+        *("rescale_factor = '1/255'", "image_std = [0.0, 1.0, 1.0], expected three"),
     ):
         assert part in str(caught.value)
 
@@ -182,9 +183,9 @@ def test_preprocessor_config_lists_all_that_it_cannot_do(tmp_path):
 def test_damaged_preprocessor_config_is_refused_by_name(tmp_path, content):
     raw = content if isinstance(content, bytes) else content.encode()
     (tmp_path / "p.json").write_bytes(raw)
-    with pytest.raises(ValueError, match=r"p\.json"):
+    with pytest.raises(ValueError, match=r"E330 .*p\.json"):
         transforms.from_preprocessor_config(tmp_path / "p.json")
-    with pytest.raises(FileNotFoundError, match=r"q\.json"):
+    with pytest.raises(FileNotFoundError, match=r"E101 .*q\.json"):
         transforms.from_preprocessor_config(tmp_path / "q.json")
 
 
@@ -204,5 +205,7 @@ def test_clip_transform_refuses_bad_options(options, message):
 
 
 def test_clip_transform_refuses_what_would_fill_the_memory():
-    with pytest.raises(ValueError, match="1 x 100000 pixels would be scaled to 224 x"):
+    with pytest.raises(
+        ValueError, match="E326.*1 x 100000 pixels would be scaled to 224"
+    ):
         transforms.ClipTransform()(np.zeros((100_000, 1, 3), np.uint8))

@@ -5,6 +5,7 @@ found, what was expected and what to do, and must leave nothing behind.
 """
 
 import copy
+import io
 import json
 import os
 import pathlib
@@ -23,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -785,13 +788,45 @@ def _(family):
     family.expert()["classes"] = ["cat"]
 
 
-@refused("57_names", "head.safetensors", "4 rows", "3 class names", "same task")
+@refused("57_names", "E305", "head.safetensors", "4 rows", "3 class names", "same task")
 def _(family):
     family.head(weight=np.eye(4, clip_family.VISION.output_size))
 
 
+def arrays(family, file="images.npz", **held):
+    """Writes an npz file and gives it to the first expert."""
+    np.savez(family / file, **held)
+    family.expert()["data"] = f"{family.root}/{file}"
+
+
+@refused("57_some_labels", "E312", "images.npz", "1 of 3 images", "all images or for n")
+def _(family):
+    arrays(family, images=np.zeros((3, 8, 8), np.uint8), labels=[0, 1, -1])
+
+
+@refused("57_label_below_0", "E313", "images.npz", "from -2 to 1", "count its classes")
+def _(family):
+    arrays(family, images=np.zeros((3, 8, 8), np.uint8), labels=[0, 1, -2])
+
+
+@refused("57_other_number_of_labels", "E312", "images.npz", "(2,)", "one an image")
+def _(family):
+    arrays(family, images=np.zeros((3, 8, 8), np.uint8), labels=[0, 1])
+
+
+@refused("57_file_of_names", "E343", "names.txt", "not UTF-8", "a class a line")
+def _(family):
+    (family / "names.txt").write_bytes("café\nthé\n".encode("latin-1"))
+    family.expert()["classes"] = f"{family.root}/names.txt"
+
+
 @refused(
-    "57_labels", "images.npz", "labels from 0 to 3", "expected 0 to 1", "same task"
+    "57_labels",
+    "E305",
+    "images.npz",
+    "labels from 0 to 3",
+    "expected 0 to 1",
+    "same task",
 )
 def _(family):
     pixels = np.zeros((5, 8, 8, 3), np.uint8)
@@ -840,14 +875,16 @@ def _(family):
     family.expert()["head"] = f"{family.root}/{ANIMALS}"
 
 
-@refused("61_no_text_tower", "no text tower", "give `head` to every expert")
+@refused("61_no_text_tower", "E309", "no text tower", "give `head` to every expert")
 def _(family):
     params = {"vision": clip_family.base_params()["vision"]}
     shutil.rmtree(family / "base")
     clip_family.write_expert(family / "base", params, "CLIPVisionModelWithProjection")
 
 
-@refused("77_no_tokenizer", "base", "no tokeniser", "tokenizer.json", "Fetch them")
+@refused(
+    "77_no_tokenizer", "E346", "base", "no tokeniser", "tokenizer.json", "fetch them"
+)
 def _(family):
     for name in ("tokenizer.json", "vocab.json", "merges.txt"):
         (family / "base" / name).unlink()
@@ -856,23 +893,39 @@ def _(family):
 # E. Images.
 
 
-@refused("63_no_folder", "experts.animals.data", "imges", "did you mean", "/images`")
+@refused(
+    "63_no_folder", "E101", "experts.animals.data", "imges", "did you mean", "/images`"
+)
 def _(family):
     family.expert()["data"] = f"{family.root}/imges"
 
 
-@refused("63_no_npz", "experts.animals.data", "digits.npz", "did you mean", "digit.npz")
+@refused(
+    "63_no_npz",
+    "E101",
+    "experts.animals.data",
+    "digits.npz",
+    "did you mean",
+    "digit.npz",
+)
 def _(family):
     np.savez(family / "digit.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
     family.expert()["data"] = f"{family.root}/digits.npz"
 
 
-@refused("63_no_data_set", "experts.animals.data", "'mnits'", "did you mean", "./mnits")
+@refused(
+    "63_no_data_set",
+    "E314",
+    "experts.animals.data",
+    "'mnits'",
+    "did you mean",
+    "./mnits",
+)
 def _(family):
     family.expert()["data"] = "mnits"
 
 
-@refused("63_no_images", "images/animals", "2 .txt", "expected files", ".jpg")
+@refused("63_no_images", "E320", "images/animals", "2 .txt", "expected files", ".jpg")
 def _(family):
     shutil.rmtree(family / "images/animals")
     (family / "images/animals/cat").mkdir(parents=True)
@@ -880,20 +933,78 @@ def _(family):
     (family / "images/animals/cat/b.txt").write_text("")
 
 
-@refused("63_empty_folder", "images/animals", "nothing at all", "expected files")
+@refused(
+    "63_empty_folder", "E320", "images/animals", "nothing at all", "expected files"
+)
 def _(family):
     shutil.rmtree(family / "images/animals")
     (family / "images/animals").mkdir()
 
 
-@refused("63_empty_npz", "images.npz", "no image", "(0, 8, 8, 3)")
+@refused("63_empty_npz", "E320", "images.npz", "no image", "(0, 8, 8, 3)")
 def _(family):
     np.savez(family / "images.npz", images=np.zeros((0, 8, 8, 3), np.uint8))
     family.expert()["data"] = f"{family.root}/images.npz"
 
 
+@refused("63_damaged_npz", "E160", "images.npz", "no npz file", "np.savez")
+def _(family):
+    arrays(family, images=np.zeros((3, 8, 8), np.uint8))
+    (family / "images.npz").write_bytes((family / "images.npz").read_bytes()[:100])
+
+
+@refused("63_other_names_in_npz", "E160", "images.npz", "['x']", "`images`", "np.savez")
+def _(family):
+    arrays(family, x=np.zeros((3, 8, 8), np.uint8))
+
+
+@refused("63_other_arrays_in_npz", "E333", "images.npz", "int32", "uint8 or uint16")
+def _(family):
+    arrays(family, images=np.zeros((3, 8, 8), np.int32))
+
+
+def parquet(family, file="set/test.parquet", split="test", **columns):
+    """Writes a parquet file and gives its folder to the first expert."""
+    (family / file).parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), family / file)
+    place = str((family / file).parent)
+    family.expert()["data"] = {"parquet": place, "split": split}
+
+
+@refused("63_damaged_parquet", "E162", "test.parquet", "no whole parquet", "fetch it")
+def _(family):
+    parquet(family, image=[b"x"])
+    (family / "set/test.parquet").write_bytes(b"PAR1")
+
+
+@refused("63_no_split", "E163", "split 'val'", "test.parquet", "check split")
+def _(family):
+    parquet(family, image=[b"x"], split="val")
+
+
+@refused("63_missing_shard", "E164", "lacks 1 of 2", "number 1", "fetch it again")
+def _(family):
+    parquet(family, "set/test-00000-of-00002.parquet", image=[b"x"])
+
+
+@refused("63_no_column_of_images", "E344", "test.parquet", "['pixels']", "name the col")
+def _(family):
+    parquet(family, pixels=[b"x"])
+
+
+@refused("63_paths_for_images", "E350", "column 'image'", "string", "bytes of image")
+def _(family):
+    parquet(family, image=["cat/000.png"])
+
+
+@refused("63_no_row", "E320", "set", "no row")
+def _(family):
+    parquet(family, image=pa.array([], pa.binary()))
+
+
 @refused(
     "65_corrupt",
+    "E331",
     *("3 of 9 images", "cat/000.png", "0 bytes", "dog/001.png", "horse/002.png"),
     *("on_bad_image", "skip"),
 )
@@ -905,39 +1016,48 @@ def _(family):
     (folder / "horse/002.png").write_bytes(b"<html>no picture</html>")
 
 
-@refused("65_too_many_skipped", "1 of 9", "more than 1%", "cat/000.png", "again")
+@refused(
+    "65_too_many_skipped", "E322", "1 of 9", "more than 1%", "cat/000.png", "again"
+)
 def _(family):
     (family / "images/animals/cat/000.png").write_bytes(b"")
     folder = f"{family.root}/images/animals"
     family.expert()["data"] = {"folder": folder, "on_bad_image": "skip"}
 
 
-@refused("68_float", "cat/float.tiff", "floating point", "Scale it")
+@refused("68_float", "E324", "cat/float.tiff", "floating point", "scale it")
 def _(family):
     pixels = np.zeros((9, 9), np.float32)
     Image.fromarray(pixels).save(family / "images/animals/cat/float.tiff")
 
 
-@refused(
-    "71_bomb", "cat/bomb.png", "pixels", "limit", "Make it smaller|make it smaller"
-)
+@refused("71_bomb", "E326", "cat/bomb.png", "pixels", "limit", "make it smaller")
 def _(family):
     image = Image.new("1", (10_000, 10_000))
     image.save(family / "images/animals/cat/bomb.png")
 
 
-@refused("73_link_outside", "1 symbolic links", "cat/out.png", "copy the files")
+@refused("73_link_outside", "E328", "1 symbolic links", "cat/out.png", "copy the files")
 def _(family):
     target = family / "images/numbers/one/000.png"
     (family / "images/animals/cat/out.png").symlink_to(target)
 
 
-@refused("73_file_as_folder", "experts.animals.data", "000.png", "There is no folder")
+@refused(
+    "73_file_as_folder", "E101", "experts.animals.data", "000.png", "no such folder"
+)
 def _(family):
     family.expert()["data"] = {"folder": f"{family.root}/images/animals/cat/000.png"}
 
 
-@refused("74_loose", "images/animals", "beside folders", "loose.png", "put every image")
+@refused(
+    "74_loose",
+    "E332",
+    "images/animals",
+    "beside folders",
+    "loose.png",
+    "put every image",
+)
 def _(family):
     shutil.copy(
         family / "images/animals/cat/000.png", family / "images/animals/loose.png"
@@ -946,6 +1066,7 @@ def _(family):
 
 @refused(
     "57_class_folders",
+    "E310",
     *("experts.animals.data", "4 folders of classes and the head 3 classes"),
     *("only there: 'bird', 'owl'", "only in the head: 'cat'", "name the folders"),
 )
@@ -955,17 +1076,43 @@ def _(family):
     shutil.copytree(folder / "bird", folder / "owl")
 
 
-@refused("57_other_class", "only there: 'bird'", "only in the head: 'unicorn'")
+@refused("57_other_class", "E310", "only there: 'bird'", "only in the head: 'unicorn'")
 def _(family):
     folder = family / "images/animals"
     (folder / "cat").rename(folder / "bird")
     family.expert()["classes"] = ["horse", "unicorn", "dog"]
 
 
-@refused("30_preprocessing", "preprocessor_config.json", "8 x 8|(8, 8, 3)", "16 x 16")
+@refused(
+    "30_preprocessing", "E330", "preprocessor_config.json", "8 x 8|(8, 8, 3)", "16 x 16"
+)
 def _(family):
     file = "base/preprocessor_config.json"
     family.edit_json(file, lambda values: values.update(size=8, crop_size=8))
+
+
+@refused("76_no_crop", "E330", "preprocessor_config.json", "(16, 32, 3)", "belong")
+def _(family):
+    file = "base/preprocessor_config.json"
+    family.edit_json(file, lambda values: values.update(do_center_crop=False))
+
+
+@refused("76_unknown_step", "E330", "preprocessor_config.json", "'do_blur'", "ClipTra")
+def _(family):
+    file = "base/preprocessor_config.json"
+    family.edit_json(file, lambda values: values.update(do_blur=True))
+
+
+@refused("76_other_shape", "E333", "animals.data", "(8, 8, 3)", "(16, 16, 3)", "8-bit")
+def _(family):
+    arrays(family, images=np.full((3, 8, 8, 3), -0.5, np.float32))
+
+
+@refused("62_nan_in_images", "E220", "images.npz", "1 of 3", "number 2", "again")
+def _(family):
+    images = np.full((3, 16, 16, 3), -0.5, np.float32)
+    images[2, 0, 0, 0] = np.nan
+    arrays(family, images=images)
 
 
 # G. Configuration, beside tests/experiments/test_yaml_config.py.
@@ -1186,22 +1333,26 @@ def _(family):
     planted(1e20, SIZES, "model.visual.ln_pre.weight")(family)
 
 
-@warned("53_one_task", "one task", "nothing to merge")
+@warned("53_one_task", "W301", "one task", "nothing to merge")
 def _(family):
     family.config["tasks"] = ["animals"]
 
 
-@warned("57_no_image_of_a_class", "experts.animals.data", "1 of 3 classes", "'dog'")
+@warned(
+    "57_no_image_of_a_class", "W305", "experts.animals.data", "1 of 3 classes", "'dog'"
+)
 def _(family):
     shutil.rmtree(family / "images/animals/dog")
 
 
-@warned("59_no_scale", "head.safetensors", "length 1", "logit scale (100")
+@warned("59_no_scale", "W307", "head.safetensors", "length 1", "logit scale (100")
 def _(family):
     family.head()
 
 
-@warned("64_few_images", "experts.sizes.data", "6 images", "batch of 8", "twice")
+@warned(
+    "64_few_images", "W321", "experts.sizes.data", "6 images", "batch of 8", "twice"
+)
 def _(family):
     pass
 
@@ -1216,14 +1367,22 @@ def picture(mode, size=(12, 12), **options):
 
 
 for name, function, words in (
-    ("67_transparent", picture("RGBA"), ("1 of 10 images", "transparent", "white")),
-    ("67_palette", picture("P", transparency=0), ("1 of 10 images", "transparent")),
-    ("72_tiny", picture("RGB", (1, 50)), ("1 of 10 images", "below 8 pixels")),
+    (
+        "67_transparent",
+        picture("RGBA"),
+        ("W323", "1 of 10 images", "transparent", "white"),
+    ),
+    (
+        "67_palette",
+        picture("P", transparency=0),
+        ("W323", "1 of 10 images", "transparent"),
+    ),
+    ("72_tiny", picture("RGB", (1, 50)), ("W327", "1 of 10 images", "below 8 pixels")),
 ):
     WARNINGS.append(Case(name, function, ("images/animals", *words)))
 
 
-@warned("65_skipped", "1 of 130 images", "left out", "000.png", "0 bytes")
+@warned("65_skipped", "W322", "1 of 130 images", "left out", "000.png", "0 bytes")
 def _(family):
     folder = family / "images/animals"
     clip_family.write_images(folder, CLASSES["animals"], 43, 0)
@@ -1232,14 +1391,14 @@ def _(family):
     family.expert()["data"] = {"folder": str(folder), "on_bad_image": "skip"}
 
 
-@warned("70_animated", "1 of 10 images", "several frames", "the first is taken")
+@warned("70_animated", "W325", "1 of 10 images", "several frames", "the first is taken")
 def _(family):
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
     file = family / "images/animals/cat/moving.gif"
     frames[0].save(file, save_all=True, append_images=frames[1:])
 
 
-@warned("73_fifo", "images/animals", "1 entries", "no regular files")
+@warned("73_fifo", "W328", "images/animals", "1 entries", "no regular files")
 def _(family):
     os.mkfifo(family / "images/animals/cat/pipe.png")
     loop = family / "images/animals/dog/loop"
@@ -1247,7 +1406,25 @@ def _(family):
     (family / "images/animals/dog/up").symlink_to(family / "images/animals")
 
 
-@warned("74_same_images", "'animals' and 'numbers'", "9 of the 9", "in common")
+@warned("76_only_scaled", "W330", "experts.animals.data", "below 0", "only scaled")
+def _(family):
+    arrays(family, images=np.full((9, 16, 16, 3), 0.5, np.float32))
+
+
+@warned("57_order_on_trust", "W311", "0 of 3 class names", "0 is 'katze' there")
+def _(family):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "PNG")
+    names = ["katze", "hund", "pferd"]
+    info = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    made = pa.table({"image": [file.getvalue()] * 8, "label": [0, 1, 2, 0, 1, 2, 0, 1]})
+    (family / "set").mkdir()
+    kept = made.replace_schema_metadata({"huggingface": json.dumps(info)})
+    pq.write_table(kept, family / "set/test.parquet")
+    family.expert()["data"] = {"parquet": f"{family.root}/set"}
+
+
+@warned("74_same_images", "W329", "'animals' and 'numbers'", "9 of the 9", "in common")
 def _(family):
     family.expert("numbers")["data"] = family.expert()["data"]
     family.expert("numbers")["classes"] = [*CLASSES["animals"]]

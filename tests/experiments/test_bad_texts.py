@@ -4,6 +4,7 @@ As in `test_bad_inputs`: refused by a message that says where, what was found an
 to do, with nothing left behind; or told, if it stops nothing.
 """
 
+import gzip
 import json
 import shutil
 
@@ -150,6 +151,7 @@ def _(family):
 
 @refused(
     "77_ids_of_an_expert",
+    "E340",
     *("experts.mood.model: ", "not that of the base", "has the ids"),
 )
 def _(family):
@@ -174,7 +176,9 @@ def _(family):
     file.write_text(json.dumps(ids | {"new": len(ids)}))
 
 
-@refused("79_no_pad_and_no_end_token", "base: ", "neither a padding nor an end token")
+@refused(
+    "79_no_pad_and_no_end_token", "E348", "base: ", "neither a padding nor an end token"
+)
 def _(family):
     whole = {
         "version": "1.0",
@@ -197,22 +201,39 @@ def _(family):
 # Texts.
 
 
-@refused("80_not_utf8", "experts.mood.data: ", "new.csv", "Line 3|line 3", "UTF-8")
+@refused("80_not_utf8", "E343", "experts.mood.data: ", "new.csv", "line 3", "UTF-8")
 def _(family):
     family.data("new.csv", b"text,label\nfine,0\nna\xefve,1\n")
 
 
-@refused("80_nul", "experts.mood.data: ", "NUL", "new.jsonl")
+@refused("80_nul", "E343", "experts.mood.data: ", "NUL", "new.jsonl")
 def _(family):
     family.data("new.jsonl", json.dumps({"text": "a\0b", "label": 0}) + "\n")
 
 
-@refused("80_surrogate", "experts.mood.data: ", "surrogate", "U+D800", "UTF-8")
+@refused("80_packed", "E343", "experts.mood.data: ", "new.csv", "gzip", "unpack it")
+def _(family):
+    family.data("new.csv", gzip.compress(b"text,label\nfine,0\n"))
+
+
+@refused("80_other_number_of_fields", "E345", "line 3 of ", "3 fields", "expected 2")
+def _(family):
+    family.data("new.csv", "text,label\nfine,0\nwell, well,1\n")
+
+
+@refused("80_no_json", "E345", "line 2 of ", "new.jsonl", "one object a line")
+def _(family):
+    family.data("new.jsonl", '{"text": "a", "label": 0}\n{"text": "b"\n')
+
+
+@refused("80_surrogate", "E343", "experts.mood.data: ", "surrogate", "U+D800", "UTF-8")
 def _(family):
     family.data("new.jsonl", '{"text": "a\\ud800b", "label": 0}\n')
 
 
-@refused("81_column_missing", "experts.mood.data: ", "'sentence'", "'text', 'label'")
+@refused(
+    "81_column_missing", "E344", "experts.mood.data: ", "'sentence'", "'text', 'label'"
+)
 def _(family):
     family.expert()["data"] = {
         "csv": str(family / "texts/mood.csv"),
@@ -220,12 +241,18 @@ def _(family):
     }
 
 
-@refused("81_pair_in_one_column", "experts.pairs.data: ", "'text'", "'premise'")
+@refused("81_pair_in_one_column", "E344", "experts.pairs.data: ", "'text'", "'premise'")
 def _(family):
     family.expert("pairs")["data"] = str(family / "texts/pairs.jsonl")
 
 
-@refused("81_columns_of_glue", "experts.mood.data: ", "'question1'", "'text', 'label'")
+@refused(
+    "81_columns_of_glue",
+    "E344",
+    "experts.mood.data: ",
+    "'question1'",
+    "'text', 'label'",
+)
 def _(family):
     (family / "data/qqp").mkdir(parents=True)
     shutil.copy(family / "texts/mood.csv", family / "data/qqp/validation.csv")
@@ -233,32 +260,44 @@ def _(family):
     family.expert()["data"] = {"dataset": "qqp", "source": "local"}
 
 
-@refused("81_labels_for_texts", "experts.mood.data: ", "expected a text", "column")
+@refused(
+    "81_labels_for_texts", "E350", "experts.mood.data: ", "expected a text", "column"
+)
 def _(family):
     family.data("new.jsonl", '{"text": 3, "label": 0}\n')
 
 
-@refused("82_no_example", "experts.mood.data: ", "no example")
+@refused("82_no_example", "E320", "experts.mood.data: ", "no example")
 def _(family):
     family.data("new.csv", "text,label\n")
 
 
-@refused("file_typo", "experts.mood.data: ", "moood.csv")
+@refused("82_damaged_parquet", "E162", "new.parquet", "no whole parquet file", "again")
+def _(family):
+    (family / "new.parquet").write_bytes(b"PAR1")
+    family.expert()["data"] = str(family / "new.parquet")
+
+
+@refused("file_typo", "E101", "experts.mood.data: ", "moood.csv")
 def _(family):
     family.expert()["data"] = str(family / "texts/moood.csv")
 
 
-@refused("unknown_dataset", "experts.mood.data: ", "'colla'", "did you mean 'cola'")
+@refused(
+    "unknown_dataset", "E314", "experts.mood.data: ", "'colla'", "did you mean 'cola'"
+)
 def _(family):
     family.expert()["data"] = "colla"
 
 
-@refused("stsb", "experts.mood.data: ", "STS-B is a regression")
+@refused("stsb", "E308", "experts.mood.data: ", "STS-B is a regression")
 def _(family):
     family.expert()["data"] = "stsb"
 
 
-@refused("glue_of_another_size", "experts.mood.data: ", "24 examples", "expected 872")
+@refused(
+    "glue_of_another_size", "E316", "experts.mood.data: ", "24 examples", "expected 872"
+)
 def _(family):
     (family / "data/sst2").mkdir(parents=True)
     text = (family / "texts/mood.csv").read_text().replace("text,", "sentence,")
@@ -275,13 +314,17 @@ def _(family):
 # Labels and heads.
 
 
-@refused("float_labels", "experts.mood.data: ", "label 2.5", "regression")
+@refused("float_labels", "E308", "experts.mood.data: ", "label 2.5", "regression")
 def _(family):
     family.data("new.jsonl", '{"text": "a", "label": 2.5}\n')
 
 
 @refused(
-    "some_labels", "experts.mood.data: ", "1 of 2 texts", "for all texts or for none"
+    "some_labels",
+    "E312",
+    "experts.mood.data: ",
+    "1 of 2 texts",
+    "for all texts or for none",
 )
 def _(family):
     family.data(
@@ -290,13 +333,23 @@ def _(family):
 
 
 @refused(
-    "labels_past_the_head", "experts.mood.data: ", "label|labels", "2 classes|'bad'"
+    "labels_past_the_head",
+    "E305",
+    "experts.mood.data: ",
+    "label|labels",
+    "2 classes|'bad'",
 )
 def _(family):
     family.data("new.jsonl", '{"text": "a", "label": 5}\n{"text": "b", "label": 0}\n')
 
 
-@refused("labels_of_another_task", "experts.mood.data: ", "'neutral'", "'bad', 'good'")
+@refused(
+    "labels_of_another_task",
+    "E305",
+    "experts.mood.data: ",
+    "'neutral'",
+    "'bad', 'good'",
+)
 def _(family):
     columns = {"columns": ["premise", "hypothesis"]}
     family.expert()["data"] = {"jsonl": str(family / "texts/pairs.jsonl")} | columns
@@ -304,6 +357,7 @@ def _(family):
 
 @refused(
     "words_for_a_head_without_names",
+    "E311",
     *("experts.mood.data: ", "'bad', 'good'"),
     *("Nothing tells which is which", "`classes`"),
 )
@@ -313,6 +367,7 @@ def _(family):
 
 @refused(
     "words_for_a_head_with_placeholders",
+    "E311",
     *("experts.mood.data: ", "'LABEL_0', 'LABEL_1'", "Nothing tells which is which"),
 )
 def _(family):
@@ -321,6 +376,7 @@ def _(family):
 
 @refused(
     "words_for_the_head_of_a_file",
+    "E311",
     *("experts.mood.data: ", "Nothing tells which is which", "`classes`"),
 )
 def _(family):
@@ -350,7 +406,14 @@ def _(family):
     family.values(problem_type="regression")
 
 
-@refused("no_head", "experts.mood.model: ", "no head", "classifier.out_proj", "`head`")
+@refused(
+    "no_head",
+    "E309",
+    "experts.mood.model: ",
+    "no head",
+    "classifier.out_proj",
+    "`head`",
+)
 def _(family):
     def without(tensors):
         for name in [name for name in tensors if name.startswith("classifier")]:
@@ -360,13 +423,15 @@ def _(family):
     family.values(architectures=["RobertaModel"])
 
 
-@refused("head_file_without_head", "experts.mood.head: ", "classifier.dense.weight")
+@refused(
+    "head_file_without_head", "E317", "experts.mood.head: ", "classifier.dense.weight"
+)
 def _(family):
     save_file({"weight": np.ones((2, 3), np.float32)}, family / "head.safetensors")
     family.expert()["head"] = str(family / "head.safetensors")
 
 
-@refused("head_file_of_another_width", "experts.mood.head: ", "(8, 8)|8", "16")
+@refused("head_file_of_another_width", "E306", "experts.mood.head: ", "(8, 8)|8", "16")
 def _(family):
     head = {
         "classifier.dense.weight": np.ones((8, 8), np.float32),
@@ -379,7 +444,11 @@ def _(family):
 
 
 @refused(
-    "classes_of_another_head", "experts.mood.classes: ", "2 classes", "3 are named"
+    "classes_of_another_head",
+    "E305",
+    "experts.mood.classes: ",
+    "2 classes",
+    "3 are named",
 )
 def _(family):
     family.expert()["classes"] = ["a", "b", "c"]
@@ -428,13 +497,21 @@ def _(family):
     family.config["base"] = str(family / "bsae")
 
 
-@refused("data_typo", "experts.mood.data: ", "moood.csv`; did you mean", "/mood.csv`?")
+@refused(
+    "data_typo",
+    "E101",
+    "experts.mood.data: ",
+    "moood.csv`: ",
+    "did you mean",
+    "/mood.csv`?",
+)
 def _(family):
     family.expert()["data"] = str(family / "texts/moood.csv")
 
 
 @refused(
     "data_folder_typo",
+    "E101",
     "experts.mood.data: ",
     "no file or folder|no such file",
     "/texts`?",
@@ -444,7 +521,11 @@ def _(family):
 
 
 @refused(
-    "data_of_one_word", "experts.mood.data: ", "no GLUE task 'imdb'", "`./imdb.csv`"
+    "data_of_one_word",
+    "E314",
+    "experts.mood.data: ",
+    "no GLUE task 'imdb'",
+    "`./imdb.csv`",
 )
 def _(family):
     family.expert()["data"] = "imdb"
@@ -482,34 +563,71 @@ def test_all_problems_are_listed_at_once(family):
 # What stops nothing is told.
 
 
-@warned("80_empty", "experts.mood.data: ", "1 of 24 texts", "empty")
+@warned("80_empty", "W343", "experts.mood.data: ", "1 of 24 texts", "empty")
 def _(family):
     file = family / "texts/mood.csv"
     rows = file.read_text().splitlines()
     file.write_text("\n".join([rows[0], ",bad", *rows[2:]]))
 
 
-@warned("80_long", "experts.mood.data: ", "of 24 texts have more than 16 tokens", "cut")
+@warned("80_empty_lines", "W344", "experts.mood.data: ", "2 empty lines", "left out")
+def _(family):
+    file = family / "texts/mood.csv"
+    file.write_text(file.read_text() + "\n\n")
+
+
+@warned(
+    "80_rows_of_several_lines", "W345", "experts.mood.data: ", "the first in line 2"
+)
+def _(family):
+    family.data("new.tsv", 'text\tlabel\n"a\nb"\t0\nc\t1\n')
+    family.expert()["data"] = {"csv": str(family / "new.tsv")}
+
+
+@warned("some_classes_without_texts", "W305", "experts.kind.data: ", "have no example")
+def _(family):
+    file = family / "texts/kind.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [row for row in rows if row["label"] != rows[0]["label"]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+
+@warned(
+    "80_long",
+    "W342",
+    "experts.mood.data: ",
+    "of 24 texts have more than 16 tokens",
+    "cut",
+)
 def _(family):
     file = family / "texts/mood.csv"
     rows = file.read_text().splitlines()
     file.write_text("\n".join([rows[0], f"{'awful ' * 40},bad", *rows[2:]]))
 
 
-@warned("one_class_in_the_labels", "experts.mood.data: ", "one class, 'bad'")
+@warned("one_class_in_the_labels", "W306", "experts.mood.data: ", "one class, 'bad'")
 def _(family):
     file = family / "texts/mood.csv"
     file.write_text(file.read_text().replace("good\n", "bad\n"))
 
 
 @warned(
-    "classes_in_another_order", "experts.mood.classes: ", "the same in another order"
+    "classes_in_another_order",
+    "W310",
+    "experts.mood.classes: ",
+    "the same in another order",
 )
 def _(family):
     family.expert()["classes"] = ["good", "bad"]
 
 
-@warned("other_classes", "experts.mood.classes: ", "'no', 'yes'", "has 'bad', 'good'; ")
+@warned(
+    "other_classes",
+    "W310",
+    "experts.mood.classes: ",
+    "'no', 'yes'",
+    "has 'bad', 'good'; ",
+)
 def _(family):
     file = family / "texts/mood.csv"
     text = file.read_text().replace(",bad\n", ",no\n").replace(",good\n", ",yes\n")
@@ -517,12 +635,14 @@ def _(family):
     family.expert()["classes"] = ["no", "yes"]
 
 
-@warned("few_texts", "experts.mood.data: ", "2 texts are fewer than a batch of 8")
+@warned(
+    "few_texts", "W321", "experts.mood.data: ", "2 texts are fewer than a batch of 8"
+)
 def _(family):
     family.data("new.csv", "text,label\nawful,0\ngood,1\n")
 
 
-@warned("same_texts", "'mood' and 'kind' have", "texts in common")
+@warned("same_texts", "W329", "'mood' and 'kind'", "texts in common")
 def _(family):
     kinds = (family / "texts/kind.jsonl").read_text().splitlines()
     rows = [f"{json.loads(line)['text']},bad" for line in kinds]
@@ -548,7 +668,7 @@ def _(family):
     family.tensors(lambda tensors: tensors.update(base))
 
 
-@warned("one_task", "there is one task", "nothing to merge")
+@warned("one_task", "W301", "there is one task", "nothing to merge")
 def _(family):
     family.config["tasks"] = ["mood"]
 
@@ -678,8 +798,9 @@ def test_order_of_glue_is_taken_on_trust_aloud(family, monkeypatch):
     family.values(id2label={"0": "LABEL_0", "1": "LABEL_1"})
     found = run_glue.KIND.check(_config(family), True)
     assert not found.problems
-    (told,) = [text for text in found.warnings if "trust" in text]
-    assert told.startswith("experts.mood.data: The head names no classes")
+    (told,) = map(str, [each for each in found.warnings if "trust" in str(each)])
+    assert "W311" in told and "experts.mood.data: " in told
+    assert "the head names no classes" in told
     assert "'negative', 'positive'" in told
     assert found.facts["heads"]["mood"]["classes"] is None
     assert found.facts["heads"]["mood"]["assumed"] == ["negative", "positive"]

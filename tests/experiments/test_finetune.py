@@ -170,7 +170,7 @@ def test_registered_data_set_brings_its_words_and_its_training_split(family, tmp
     assert read.wording.class_names == tuple("0123456789")
     assert read.wording.templates == ('a photo of the number: "{}".',)
     assert len(read.source) == 12
-    assert "no image of 7 class(es)" in read.warnings[0]
+    assert "W305 there is no image of 7 class(es)" in str(read.warnings[0])
 
 
 def test_half_precision_tower_with_an_imported_head(family, tmp_path):
@@ -207,22 +207,27 @@ def write_tower(folder):
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"data": "crs"}, KeyError, "did you mean 'Cars'"),
-        ({"data": "./nowhere"}, FileNotFoundError, "no training data `nowhere`"),
-        ({"classes": ("cat",)}, ValueError, "at least two different classes"),
-        ({"classes": ("cat", "dog", "hrose")}, KeyError, "did you mean 'hrose'"),
-        ({"templates": ("a photo",)}, ValueError, "expected once"),
+        ({"data": "crs"}, ValueError, "E314.*did you mean 'Cars'"),
+        ({"data": "./nowhere"}, FileNotFoundError, "E101 `nowhere`: .*no training da"),
+        ({"classes": ("cat",)}, ValueError, "E304.*at least two different classes"),
+        ({"classes": ("{root}/latin.txt",)}, ValueError, "E343.*latin.txt"),
+        ({"classes": ("cat", "dog", "hrose")}, ValueError, "E310.*mean 'hrose'"),
+        ({"templates": ("a photo",)}, ValueError, "E318.*expected once"),
         ({"base": "{root}/nowhere"}, FileNotFoundError, "nowhere"),
-        ({"base": "{root}/tower"}, ValueError, "no text tower.*`head`"),
-        ({"data": "{root}/none.npz"}, ValueError, "have no label"),
-        ({"data": "{root}/one.npz"}, ValueError, "are of one class"),
-        ({"data": "{root}/four.npz"}, ValueError, "from 0 to 3.*3 classes"),
-        ({"data": "{root}/four.npz", "classes": ()}, ValueError, "give `classes`"),
-        ({"data": "{root}/flat"}, ValueError, "have no label"),
-        ({"data": "{root}/bad"}, ValueError, "bad"),
+        ({"base": "{root}/tower"}, ValueError, "E309.*no text tower.*`head`"),
+        ({"data": "{root}/none.npz"}, ValueError, "E312.*have no label"),
+        ({"data": "{root}/one.npz"}, ValueError, "E304.*are of one class"),
+        ({"data": "{root}/four.npz"}, ValueError, "E305.*from 0 to 3.*3 classes"),
+        ({"data": "{root}/four.npz", "classes": ()}, ValueError, "E309.*`classes`"),
+        ({"data": "{root}/flat"}, ValueError, "E312.*have no label"),
+        ({"data": "{root}/bad"}, ValueError, "E331.*bad"),
         ({"head": "{root}/narrow.safetensors"}, ValueError, "embeddings of length 5"),
-        ({"head": "{root}/head.safetensors", "classes": ()}, ValueError, "which row"),
-        ({"head": "{root}/named.safetensors"}, ValueError, "leave out `classes`"),
+        (
+            {"head": "{root}/head.safetensors", "classes": ()},
+            ValueError,
+            "E311.*which row",
+        ),
+        ({"head": "{root}/named.safetensors"}, ValueError, "E310.*leave out `classes`"),
         ({"batch_size": 12}, ValueError, "multiple of 8"),
         ({"out": "{root}/foreign"}, ValueError, "is not empty"),
     ],
@@ -234,6 +239,9 @@ def test_bad_input_is_refused_before_anything_is_written(
         key: value.replace("{root}", str(bad)) if isinstance(value, str) else value
         for key, value in change.items()
     }
+    if "classes" in values:
+        names = values["classes"]
+        values["classes"] = tuple(each.replace("{root}", str(bad)) for each in names)
     for key in ("head", "out"):
         if key in values:
             values[key] = pathlib.Path(values[key])
@@ -257,6 +265,7 @@ def bad(tmp_path_factory):
     (root / "bad" / "cat" / "000.png").write_bytes(b"no image")
     (root / "foreign").mkdir()
     (root / "foreign" / "thesis.tex").write_text("years of work")
+    (root / "latin.txt").write_bytes("café\nthé\n".encode("latin-1"))
     write_tower(root / "tower")
     width = clip_family.VISION.output_size
     head_files.write_head(root / "narrow.safetensors", np.eye(3, 5))

@@ -115,7 +115,7 @@ def test_list_shows_every_data_set_and_what_is_ready(empty, server, tmp_path):
     ("options", "error", "message"),
     [
         ({}, ValueError, "--list"),
-        ({"dataset": "svnh"}, KeyError, "did you mean 'SVHN'"),
+        ({"dataset": "svnh"}, ValueError, "E314.*did you mean 'SVHN'"),
         (
             {"dataset": "gtsrb", "source": "tfds"},
             ValueError,

@@ -104,11 +104,11 @@ def test_order_of_templates_does_not_matter_and_that_of_names_does():
 @pytest.mark.parametrize(
     ("names", "templates", "scale", "message"),
     [
-        (["cat"], ["a {}"], 4.6, "at least two different names, got 1"),
-        (["cat", "dog", "cat"], ["a {}"], 4.6, "got 3 of which 2 differ"),
-        (["cat", "dog"], [], 4.6, "`templates` must not be empty"),
-        (["cat", "dog"], ["a photo"], 4.6, "expected once"),
-        (["cat", "dog"], ["a {}"], 100.0, "take its logarithm"),
+        (["cat"], ["a {}"], 4.6, "E304.*at least two different names, got 1"),
+        (["cat", "dog", "cat"], ["a {}"], 4.6, "E304.*got 3 of which 2 differ"),
+        (["cat", "dog"], [], 4.6, "E318 `templates` must not be empty"),
+        (["cat", "dog"], ["a photo"], 4.6, "E318.*expected once"),
+        (["cat", "dog"], ["a {}"], 100.0, "E319.*take its logarithm"),
         (["cat", "dog"], ["a {}"], math.nan, "must be the logarithm"),
     ],
 )
@@ -128,7 +128,7 @@ def test_embeddings_that_are_not_finite_are_refused():
     def broken(tokens):
         return jnp.full((len(tokens), 4), jnp.nan)
 
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="E220.*finite"):
         zero_shot.zero_shot_weight(broken, load(), NAMES, TEMPLATES, LOGIT_SCALE)
 
 
@@ -230,7 +230,7 @@ def test_tokeniser_starts_ends_cuts_and_fills_as_clip_does():
 def test_missing_files_of_a_tokeniser_are_listed(tmp_path, present, missing):
     for name in present:
         shutil.copy(DATA / name, tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=missing):
+    with pytest.raises(FileNotFoundError, match=f"E346.*{missing}"):
         zero_shot.load_tokenizer(tmp_path)
 
 
@@ -244,12 +244,12 @@ def test_loading_a_tokeniser_needs_no_network(monkeypatch):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone.*no such folder"):
+    with pytest.raises(FileNotFoundError, match="E346.*gone.*no such folder"):
         zero_shot.load_tokenizer(tmp_path / "gone")
 
 
 def test_ids_beyond_the_vocabulary_are_refused():
-    with pytest.raises(ValueError, match="gives the id 534 .*has 500 tokens"):
+    with pytest.raises(ValueError, match="E341.*gives the id 534 .*has 500 tokens"):
         zero_shot.load_tokenizer(DATA, 28, 500)
 
 
@@ -258,5 +258,5 @@ def test_a_damaged_tokeniser_is_named(tmp_path, name):
     for other in PAIR if name in PAIR else [name]:
         shutil.copy(DATA / other, tmp_path / other)
     (tmp_path / name).write_bytes((DATA / name).read_bytes()[:1000])
-    with pytest.raises(ValueError, match="tokeniser in .* cannot be read"):
+    with pytest.raises(ValueError, match="E347.*tokeniser cannot be read"):
         zero_shot.load_tokenizer(tmp_path, 28)

@@ -187,7 +187,7 @@ def test_check_tokens_refuses_what_the_tower_cannot_embed(tokens, message):
 def test_check_tokens_refuses_texts_without_the_end_token():
     config = dataclasses.replace(TINY, pooling="end_token", end_token=63)
     tokens = np.array([[1, 63], [1, 62], [63, 0], [0, 0]])
-    with pytest.raises(ValueError, match="end token 63 .* 2 without, .* text 1;"):
+    with pytest.raises(ValueError, match="E340.*end token 63 .* 2 without, .* text 1;"):
         clip_text.check_tokens(tokens, config)
 
 

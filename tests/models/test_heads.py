@@ -84,12 +84,12 @@ def test_make_head_refuses_a_scale_not_above_zero(scale):
 @pytest.mark.parametrize("bias", (np.ones(3), np.ones((4, 1)), 1.0))
 def test_heads_refuse_a_bias_of_another_shape(make, bias):
     arguments = (1.0,) if make is heads.make_head else ()
-    with pytest.raises(ValueError, match="each of 4 classes, got shape"):
+    with pytest.raises(ValueError, match="E305.*each of 4 classes, got shape"):
         make(np.eye(4), *arguments, bias=bias)
 
 
 def test_make_head_refuses_a_bias_that_is_not_finite():
-    with pytest.raises(ValueError, match="`bias` must be finite"):
+    with pytest.raises(ValueError, match="E220 `bias` must be finite"):
         heads.make_head(np.eye(2), 1.0, np.array([0.0, np.nan]))
 
 
@@ -131,7 +131,9 @@ def test_head_from_weight_refuses_what_is_no_head(weight, message):
 
 def test_head_from_weight_refuses_another_width_than_the_embeddings():
     weight = np.eye(4)
-    with pytest.raises(ValueError, match="length 512, .* got 4; was .* projection"):
+    with pytest.raises(
+        ValueError, match="E306.*length 512, .* got 4; was .* projection"
+    ):
         heads.head_from_weight(weight, features=512)
     assert heads.head_from_weight(weight, features=4).directions.shape == (4, 4)
 

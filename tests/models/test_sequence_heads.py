@@ -70,13 +70,17 @@ def test_check_head_takes_arrays_and_shapes(family):
 
 @pytest.mark.parametrize(("family", "other"), PAIRS)
 def test_check_head_refuses_that_of_another_family(family, other):
-    with pytest.raises(ValueError, match="the head of cola must have the tensors"):
+    with pytest.raises(
+        ValueError, match="E317 the head of cola: it must have the tensors"
+    ):
         check(family, head(other))
 
 
 @pytest.mark.parametrize("family", SHAPES)
 def test_check_head_refuses_another_width(family):
-    with pytest.raises(ValueError, match=r"shape \(5, .*was it trained on another"):
+    with pytest.raises(
+        ValueError, match=r"E306.*shape \(5, .*was it trained on another"
+    ):
         check(family, head(family), width=5)
 
 
@@ -85,21 +89,21 @@ def test_check_head_refuses_one_class(family):
     one = {path: (*shape[:-1], 1) for path, shape in SHAPES[family].items()}
     kept = {"dense/kernel", "dense/bias"}
     shapes = {path: shape for path, shape in one.items() if path not in kept}
-    with pytest.raises(ValueError, match="at least two classes, got one: a regressi"):
+    with pytest.raises(ValueError, match="E304.*at least two classes, got one: a re"):
         check(family, head(family, **shapes))
 
 
 @pytest.mark.parametrize("family", ("bert", "roberta"))
 def test_check_head_refuses_a_bias_of_other_classes(family):
     path = LAST[family].replace("kernel", "bias")
-    with pytest.raises(ValueError, match=rf"'{path}' of shape \(3\), got \(2,\)"):
+    with pytest.raises(ValueError, match=rf"E306.*'{path}' of shape \(3\), got \(2,"):
         check(family, head(family, **{path: (2,)}))
 
 
 @pytest.mark.parametrize("family", SHAPES)
 def test_check_head_refuses_a_kernel_that_is_no_matrix(family):
     path = LAST[family]
-    with pytest.raises(ValueError, match=rf"'{path}' of shape \(4, classes\), got"):
+    with pytest.raises(ValueError, match=rf"E306.*'{path}' of shape \(4, classes\)"):
         check(family, head(family, **{path: (WIDTH,)}))
 
 

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from adarank_jax import errors
 from adarank_jax.data.embedded import canvas
 
 
@@ -17,7 +18,7 @@ def photograph(name: str) -> np.ndarray:
         name: file name, e.g. ``gravel.png``.
 
     Raises:
-        FileNotFoundError: no installed package ships a picture of this name.
+        MissingError: no installed package ships a picture of this name.
     """
     import matplotlib
     import skimage
@@ -32,9 +33,10 @@ def photograph(name: str) -> np.ndarray:
         if (folder / name).is_file():
             with Image.open(folder / name) as image:
                 return np.asarray(image.convert("RGB"))
-    raise FileNotFoundError(
-        f"`{name}` is in none of {[str(folder) for folder in folders]}. "
-        "Install the extra `suite` at the versions of setup.py."
+    raise errors.MissingError(
+        "E101",
+        f"`{name}` is in none of {[str(folder) for folder in folders]}",
+        remedy="install the extra `suite` at the versions of setup.py",
     )
 
 

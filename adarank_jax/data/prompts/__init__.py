@@ -12,6 +12,8 @@ import functools
 import json
 from importlib import resources
 
+from adarank_jax import errors
+
 PROFILES = ("official", "fusion_bench")
 
 DATASETS = (
@@ -82,16 +84,18 @@ def fill(template: str, name: str) -> str:
         name: of the class.
 
     Raises:
-        ValueError: `{}` is missing, or there more than once.
+        UsageError: `{}` is missing, or there more than once.
 
     Examples:
         >>> fill("a photo of a {}.", "Ram C/V Cargo Van")
         'a photo of a Ram C/V Cargo Van.'
     """
     if template.count("{}") != 1:
-        raise ValueError(
-            f"The template {template!r} holds {{}} {template.count('{}')} times, "
-            "expected once; write {} where the name of the class belongs."
+        raise errors.UsageError(
+            "E318",
+            f"the template {template!r} holds {{}} {template.count('{}')} times",
+            expected="once",
+            remedy="write {} where the name of the class belongs",
         )
     return template.replace("{}", name)
 
