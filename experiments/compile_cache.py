@@ -12,6 +12,9 @@ import stat
 import jax
 from rich.console import Console
 
+from adarank_jax.errors import Message
+from experiments import messages
+
 
 def enable(folder: pathlib.Path | None = None) -> None:
     """Turns JAX's cache of compiled programs on, unless the user has set one.
@@ -29,7 +32,8 @@ def enable(folder: pathlib.Path | None = None) -> None:
     except (OSError, RuntimeError) as error:  # no permission, or no home
         problem = str(error)
     if problem:
-        text = f"warning: compiled programs are not kept: {problem}"
+        found = Message("W402", f"compiled programs are not kept: {problem}")
+        text = messages.warning(found)
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
