@@ -259,7 +259,7 @@ def _check_room(needed, folder):
             "E401",
             f"{_gigabytes(free)} free",
             f"`{existing}`",
-            f"{_gigabytes(needed)}",
+            f"at least {_gigabytes(needed)}",
             "make room or choose another folder",
         )
 
