@@ -18,6 +18,7 @@ from adarank_jax.adaptation import loop
 from adarank_jax.core.svd_backends import Backend
 from experiments import lookup
 
+_FASTEST = 10
 _DEFAULT_ORIGINS = {"adarank": "cart", "adamerging": "task_arithmetic"}
 
 BOUNDS = ("pretrained", "individual")
@@ -223,6 +224,17 @@ class MergeConfig(Strict, abc.ABC):
                 raise errors.UsageError("E302", found, remedy=remedy)
             seen[key] = name
         return experts
+
+    @pydantic.field_validator("adaptation")
+    @classmethod
+    def _is_slow_enough(cls, adaptation: Any) -> Any:
+        """Checks that a step cannot throw every logit and coefficient away."""
+        rate = adaptation.learning_rate
+        if rate > _FASTEST:
+            found = f"`learning_rate` must be at most {_FASTEST}, got {rate:g}"
+            remedy = "is a minus missing in its exponent?"
+            raise errors.UsageError("E011", found, remedy=remedy)
+        return adaptation
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "MergeConfig":

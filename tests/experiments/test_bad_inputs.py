@@ -6,6 +6,7 @@ found, what was expected and what to do, and must leave nothing behind.
 
 import copy
 import json
+import math
 import os
 import pathlib
 import pickle
@@ -29,7 +30,7 @@ from PIL import Image
 from safetensors.numpy import load, save
 
 from adarank_jax import errors
-from experiments import cli, needs, plan, run_vit
+from experiments import cli, plan, run_vit
 from tests import clip_family
 from tests.checkpoints.test_hostile_pickles import CODE
 from tests.checkpoints.test_torch_files import _text, archive, state_dict, tensor
@@ -858,6 +859,45 @@ def _(family):
 @refused("84_negative", "E011", "my_merge.yaml:", "num_steps", "at least 0", "-3")
 def _(family):
     family.config["adaptation"]["num_steps"] = -3
+
+
+@refused("84_rate", "E011", "my_merge.yaml:", "at most 10", "1000")
+def _(family):
+    family.config["adaptation"]["learning_rate"] = 1e3
+
+
+@refused("84_not_a_number", "E011", "my_merge.yaml:", "learning_rate", "nan")
+def _(family):
+    family.config["adaptation"]["learning_rate"] = math.nan
+
+
+@refused("84_temperature", "E011", "my_merge.yaml:", "temperature", "above 0", "got 0")
+def _(family):
+    family.config["adaptation"]["temperature"] = 0
+
+
+@refused("84_type", "E011", "my_merge.yaml:", "`seed` is 'many'", "integer")
+def _(family):
+    family.config["seed"] = "many"
+
+
+def plain_file(text):
+    """Returns a break that puts text before the configuration."""
+
+    def change(family):
+        text_of_all = text + yaml.safe_dump(family.config, sort_keys=False)
+        (family / "my_merge.yaml").write_text(text_of_all)
+
+    return change
+
+
+for name, text, words in (
+    ("tag", "seed: !!python/object/apply:os.system ['touch MARK']\n", ":1:7: tag "),
+    ("alias", "seed: &a 1\ndata_dir: *a\n", ":2:11: aliases (*a) are not supported"),
+    ("twice", "base: other\n", "'base' is there twice"),
+    ("tab", "adaptation:\n\tnum_steps: 1\n", ":2:1: not valid YAML"),
+):
+    case(f"85_{name}", plain_file(text), "E012", "my_merge.yaml:", words)
 
 
 @refused("86_conflict", "E013", "my_merge.yaml:", "tsv_m has no origin", "leave it out")
