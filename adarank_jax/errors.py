@@ -186,7 +186,7 @@ TITLES = {
     "E520": "The rebuilt weights differ in their last bits",
     # E6: run folders and exports
     "E620": "The folder holds another run",
-    "E640": "A folder of the cache is damaged",
+    "E650": "A folder of the cache is damaged",
     # W0, W1, W2, W3, W4, W5, W6: warnings, grouped as the errors are
     "W011": "CART of two experts is their average",
     "W012": "Too few steps to flip a mask",

@@ -27,14 +27,15 @@ def is_made(config: Config, decisive: Mapping[str, Any]) -> bool:
         decisive: all that decides the weights of the expert, as plain values.
 
     Raises:
-        UsageError: another model is there.
+        MachineError: a model is there that was not made here.
+        UsageError: another expert is there.
     """
     mark = config.out / folders.MARK
     if not mark.is_file():
         return False
     found = json.loads(mark.read_text(encoding="utf-8")).get("finetune")
     if found is None:
-        raise errors.UsageError(
+        raise errors.MachineError(
             "E404",
             "it holds a model that was not fine-tuned here, and is not replaced",
             f"`{config.out}`",

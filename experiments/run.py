@@ -181,7 +181,8 @@ def _plan(config, inputs, run_dir, options):
         if not inputs.problems:
             found = run_folder.differences(run_dir, _decisive(config, inputs))
             if found and not options.restart:
-                inputs = inputs._replace(problems=[Message("E620", found)])
+                told = found if isinstance(found, Message) else Message("E620", found)
+                inputs = inputs._replace(problems=[told])
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
     raise SystemExit(suites.exit_code(inputs.problems) if inputs.problems else 0)
 

@@ -111,12 +111,12 @@ def is_made(folder: pathlib.Path) -> bool:
     remedy = "delete this folder, and it is made again"
     if not (folder / folders.SUMS).is_file():
         found = f"damaged: it has no {folders.SUMS}"
-        raise errors.DamageError("E640", found, f"`{folder}`", remedy=remedy)
+        raise errors.DamageError("E650", found, f"`{folder}`", remedy=remedy)
     for name, digest in folders.read_sums(folder).items():
         file = folder / name
         if not file.is_file() or folders.digest(file) != digest:
             raise errors.DamageError(
-                "E640",
+                "E650",
                 f"damaged: {name} is changed or gone",
                 f"`{folder}`",
                 f"the file of SHA-256 {digest[:12]}… that was written",

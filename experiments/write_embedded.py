@@ -39,7 +39,7 @@ def main(config: Config) -> None:
     """Writes everything, whole or not at all."""
     if config.out.exists():
         found, remedy = "it is there already", "choose another --out"
-        raise errors.UsageError("E404", found, f"`{config.out}`", remedy=remedy)
+        raise errors.MachineError("E404", found, f"`{config.out}`", remedy=remedy)
     experts = {}
     with folders.whole_folder(config.out) as new:
         suite = embedded_suite.load(config.tasks, checkpoints=new)

@@ -1339,7 +1339,7 @@ def raising(error):
         (errors.UsageError("E011", "no"), 2, "error E011: "),
         (errors.InputError("E101", "a\x1b[31mb"), 3, "found     a\\x1b[31mb\n"),
         (errors.MissingError("E101", "gone"), 3, "error E101: "),
-        (errors.DamageError("E640", "gone"), 6, "error E640: "),
+        (errors.DamageError("E650", "gone"), 6, "error E650: "),
         (FileNotFoundError(2, "No such file", "a.pt"), 4, "error E400: "),
         (PermissionError(13, "Permission denied", "/x"), 4, "where     `/x`\n"),
         (PermissionError(13, "Permission denied", "/x"), 4, "error E402: "),

@@ -31,7 +31,7 @@ def test_what_is_written_passes_every_check(family, capsys):
 
 
 def test_a_folder_that_is_there_is_left_alone(family):
-    with pytest.raises(errors.UsageError, match="E404 .*family"):
+    with pytest.raises(errors.MachineError, match="E404 .*family"):
         write_embedded.main(write_embedded.Config(family))
 
 
