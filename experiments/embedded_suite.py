@@ -94,8 +94,8 @@ def load(
             that a merge can be exported and made again; None to write nothing.
 
     Raises:
-        FileNotFoundError: a file of the assets is missing.
-        KeyError: there is no such task; the message has the nearest.
+        MissingError: a file of the assets is missing.
+        UsageError: there is no such task; the message has the nearest.
         ValueError: a file is damaged.
     """
     manifest = read_manifest(assets)

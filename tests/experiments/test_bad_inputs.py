@@ -1291,10 +1291,10 @@ def test_hostile_files_fire_no_audit_event(family):
 # Exit codes, and what a terminal gets.
 
 
-def command(*arguments, cwd=None):
+def command(*arguments, cwd=None, platform="cpu"):
     return subprocess.run(
         [sys.executable, "-m", "experiments.run_vit", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": platform},
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -1324,6 +1324,14 @@ def test_broken_configuration_exits_with_2(tmp_path):
     assert shown.stderr.startswith("error E012: The file is not plain YAML\n")
     assert "\n  where     my_merge.yaml:2:" in shown.stderr
     assert "Traceback" not in shown.stderr and os.listdir(tmp_path) == ["my_merge.yaml"]
+
+
+def test_device_that_is_not_there_exits_with_4(tmp_path):
+    shown = command("--plan", cwd=tmp_path, platform="no_such_device")
+    assert shown.returncode == 4, shown.stderr
+    assert "error E412: " in shown.stderr and "Traceback" not in shown.stderr
+    assert "\n  where     JAX_PLATFORMS=no_such_device\n" in shown.stderr
+    assert not os.listdir(tmp_path)
 
 
 def raising(error):
