@@ -121,7 +121,7 @@ def main(options: Options, kind: Kind) -> None:
 
     Raises:
         SystemExit: a plan was shown.
-        ValueError: inputs cannot be used; the message lists every problem.
+        Problems: the run cannot be started; all that stops it.
     """
     if options.list_presets:
         results.show_presets(kind.presets(), results.table_console())
