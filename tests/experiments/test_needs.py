@@ -33,6 +33,7 @@ def machine(monkeypatch):
         if device is not None:
             stats = staticmethod(lambda: {"bytes_limit": device})
             kind = type("Device", (), {"platform": "gpu", "memory_stats": stats})
+            monkeypatch.setattr(needs.sizes.loop, "tasks_at_once", lambda *_: None)
             monkeypatch.setattr(jax, "local_devices", lambda **_: [kind])
             monkeypatch.setattr(jax, "devices", lambda **_: [kind])
 
