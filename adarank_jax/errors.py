@@ -147,9 +147,19 @@ class Problems(AdaRankError):
 
 TITLES = {
     # E0: options and configuration
+    "E001": "An error that nobody foresaw",
+    "E010": "There is no such key",
     "E011": "A value does not fit",
+    "E012": "The file is not plain YAML",
+    "E013": "Two settings do not fit together",
+    "E015": "Something that is needed is missing",
+    "E016": "There is no such name",
+    "E017": "There is no such configuration",
+    "E018": "The command line is not understood",
     # E1: files and containers
+    "E100": "The input cannot be used",
     "E101": "The path does not exist",
+    "E102": "The file cannot be read",
     "E103": "The Hub has no such repository, revision or file",
     "E104": "The repository is private or gated",
     "E105": "The Hub cannot be reached",
@@ -196,6 +206,8 @@ TITLES = {
     "E166": "The files differ in their columns",
     "E167": "The data set cannot be fetched",
     "E168": "The data set is not prepared",
+    "E180": "A package cannot be downloaded",
+    "E181": "The text demo is not made yet",
     # E2: tensors, shapes, values and the base that experts share
     "E201": "Base and expert differ in size",
     "E202": "The model cannot be written in this layout",
@@ -212,6 +224,9 @@ TITLES = {
     "E221": "Numbers do not fit the dtype of the export",
     "E228": "The SVD of a matrix does not converge",
     # E3: tasks, heads, images and texts
+    "E301": "There are no experts",
+    "E302": "Two tasks have one name",
+    "E303": "A task has no name that can be shown",
     "E304": "There are fewer than two classes",
     "E305": "The numbers of classes differ",
     "E306": "The head does not fit the model",
@@ -250,15 +265,30 @@ TITLES = {
     "E361": "The description of the head does not fit",
     "E362": "The names of the classes cannot be used",
     # E4: the machine
+    "E400": "The operating system refused",
     "E401": "The disk has no room",
+    "E402": "The folder cannot be written to",
     "E403": "The output is a file",
     "E404": "The folder holds something else",
+    "E410": "The memory is too small",
+    "E411": "The memory ran out",
+    "E412": "The device is not there",
+    "E420": "A package is not installed",
     # E5: numbers
+    "E500": "A number is not finite",
+    "E510": "Fine-tuning diverged",
+    "E520": "The rebuilt weights differ in their last bits",
     # E6: run folders and exports
+    "E620": "The folder holds another run",
+    "E650": "A folder of the cache is damaged",
     "E660": "The list of digests of an export is damaged",
     "E661": "The recipe is damaged",
     "E662": "The recipe is of another version",
     # W0, W1, W2, W3, W4, W5, W6: warnings, grouped as the errors are
+    "W011": "CART of two experts is their average",
+    "W012": "Too few steps to flip a mask",
+    "W013": "The settings are those of another model",
+    "W100": "Something to know",
     "W118": "The name of a file says something else than its content",
     "W124": "A folder holds the weights twice",
     "W140": "The configuration is assumed",
@@ -288,5 +318,8 @@ TITLES = {
     "W344": "Empty lines are left out",
     "W345": "Rows have several lines",
     "W347": "The tokenizer may cut texts in another way",
+    "W402": "Compiled programs are not kept",
+    "W410": "The memory may be too small",
+    "W412": "A GPU is not used",
 }
 """Title by code."""

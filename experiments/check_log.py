@@ -4,10 +4,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import hub
 from adarank_jax.errors import Message
+from experiments import messages
 from experiments.merge_config import MergeConfig
-from experiments.messages import explain
 
 
 class CheckLog:
@@ -30,8 +31,8 @@ class CheckLog:
         """Starts with nothing."""
         self.offline = config.offline or not may_fetch
         self.is_waiting = not may_fetch and not config.offline
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
+        self.problems: list[Message] = []
+        self.warnings: list[Message] = []
         self.to_fetch: dict[str, None] = {}
 
     def attempt(self, where: str, action: Callable[[], Any]) -> Any:
@@ -43,10 +44,10 @@ class CheckLog:
         """
         try:
             return action()
-        except (KeyError, OSError, TypeError, ValueError) as error:
+        except REFUSALS as error:
             # Once the Hub was out of reach, nobody waits for it again and again.
             self.offline = self.offline or isinstance(error, ConnectionError)
-            self.problems.append(f"{where}: {explain(error)}")
+            self._note(where, error)
             return None
 
     def read(self, where: str, source: str, action: Callable[[], Any]) -> Any:
@@ -61,13 +62,11 @@ class CheckLog:
             return self.attempt(where, action)
         try:
             return action()
-        except FileNotFoundError as error:
-            if hub.parse(source) is None:
-                self.problems.append(f"{where}: {explain(error)}")
-            else:
+        except REFUSALS as error:
+            if isinstance(error, FileNotFoundError) and hub.parse(source) is not None:
                 self.to_fetch[source] = None
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            self.problems.append(f"{where}: {explain(error)}")
+            else:
+                self._note(where, error)
         return None
 
     def warn(self, where: str, *warnings: Message | str) -> None:
@@ -75,6 +74,25 @@ class CheckLog:
 
         Args:
             where: field of the configuration.
-            *warnings: one sentence each.
+            *warnings: one problem each.
         """
-        self.warnings += [f"{where}: {each}" for each in warnings]
+        self.warnings += [messages.told(each).within(where) for each in warnings]
+
+    def _note(self, where, error):
+        """Keeps what an error says."""
+        self.problems += [each.within(where) for each in _messages(error)]
+
+
+def _messages(error):
+    """Says what stopped an action; an error that is not ours gets a common code."""
+    if isinstance(error, errors.AdaRankError):
+        return messages.of_error(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        remedy = "check the path and its permissions"
+        return [Message("E102", reason, f"`{error.filename}`", "", remedy)]
+    return [Message("E100", messages.explain(error))]
+
+
+REFUSALS = (errors.AdaRankError, KeyError, OSError, TypeError, ValueError)
+"""What reading and comparing inputs may raise."""

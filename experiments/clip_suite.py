@@ -32,6 +32,7 @@ from adarank_jax.models import clip_vision, heads
 from experiments import (
     clip_parts,
     image_checks,
+    messages,
     task_checks,
     task_heads,
     task_images,
@@ -112,7 +113,7 @@ def check(config: ImageMergeConfig, may_fetch: bool = True) -> Inputs:
         found = ClipInputs(base, folder, tasks, transform)
     return Inputs(
         problems=log.problems,
-        warnings=log.warnings,
+        warnings=[*map(messages.told, log.warnings)],
         facts=_facts(config, base, tasks) | _preparation(transform, folder),
         shapes=_shapes(sizes),
         tower=None if sizes is None else clip_parts.tower(sizes),

@@ -9,8 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from adarank_jax import errors
 from adarank_jax.data import glue, registry
 from experiments import yaml_config
 from experiments.image_config import EMBEDDED, Data, Expert, ImageMergeConfig
@@ -31,18 +30,20 @@ def check_file(file: pathlib.Path, kind: type[MergeConfig]) -> None:
         kind: of configuration that the command takes.
 
     Raises:
-        ValueError: it is written for the other command.
+        UsageError: it is written for the other command.
     """
     try:
         values = yaml_config.parse(file.read_text("utf-8"), str(file), kind)[0]
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return
     found = other(values, kind)
     if found is not None:
         command, sign = found
-        raise ValueError(
-            f"`{file}` looks like a file for {command}: {sign}. Give it to `python -m "
-            f"experiments.{command}`."
+        raise errors.UsageError(
+            "E013",
+            f"looks like a file for {command}: {sign}",
+            f"`{file}`",
+            remedy=f"give it to `python -m experiments.{command}`",
         )
 
 
@@ -57,13 +58,16 @@ def check_folder(
         kind: of configuration that the command takes.
 
     Raises:
-        ValueError: it holds such a run.
+        UsageError: it holds such a run.
     """
     merge = (saved or {}).get("merge")
     found = other(merge, kind) if isinstance(merge, Mapping) else None
     if found is not None:
-        raise ValueError(
-            f"`{path}` holds a run of {found[0]}; choose another folder with --run-dir."
+        raise errors.UsageError(
+            "E620",
+            f"holds a run of {found[0]}",
+            f"`{path}`",
+            remedy="choose another folder with --run-dir",
         )
 
 

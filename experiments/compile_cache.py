@@ -12,7 +12,8 @@ import stat
 import jax
 from rich.console import Console
 
-from experiments import cpuinfo
+from adarank_jax.errors import Message
+from experiments import cpuinfo, messages
 
 
 def enable(folder: pathlib.Path | None = None) -> None:
@@ -31,7 +32,8 @@ def enable(folder: pathlib.Path | None = None) -> None:
     except (OSError, RuntimeError) as error:  # no permission, or no home
         problem = str(error)
     if problem:
-        text = f"warning: compiled programs are not kept: {problem}"
+        found = Message("W402", f"compiled programs are not kept: {problem}")
+        text = messages.warning(found)
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import safetensors.numpy
 
+from adarank_jax import errors
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import (
     clip,
@@ -21,6 +22,7 @@ from adarank_jax.checkpoints import (
 )
 from adarank_jax.data import transforms
 from adarank_jax.data.embedded import tasks as embedded_tasks
+from adarank_jax.errors import Message
 from adarank_jax.models import clip_vision, heads
 from adarank_jax.tree import Tree
 from experiments import clip_parts, lookup
@@ -37,20 +39,20 @@ def check(config: ImageMergeConfig) -> Inputs:
         config: of the run.
 
     Raises:
-        FileNotFoundError: there are no weights.
+        MissingError: there are no weights.
     """
     manifest, problems = read_manifest(ASSETS), []
     for name in config.task_names:
         try:
             lookup.nearest("embedded task", name, dict.fromkeys(manifest["tasks"]))
-        except KeyError as error:
-            problems.append(error.args[0])
+        except errors.UsageError as error:
+            problems.append(error.message.within("tasks"))
     if config.qkv != "fused":
-        problems.append("`qkv` must be fused for the embedded suite, its only layout.")
+        found = "`qkv` must be fused for the embedded suite, its only layout"
+        problems.append(Message("E013", found))
     if config.export.open_clip:
-        problems.append(
-            "`export.open_clip` needs a text tower, and the embedded base has none."
-        )
+        found = "`export.open_clip` needs a text tower, and the embedded base has none"
+        problems.append(Message("E013", found))
     model = _model(manifest)
     side = model.config.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -92,8 +94,8 @@ def load(
             that a merge can be exported and made again; None to write nothing.
 
     Raises:
-        FileNotFoundError: a file of the assets is missing.
-        KeyError: there is no such task; the message has the nearest.
+        MissingError: a file of the assets is missing.
+        UsageError: there is no such task; the message has the nearest.
         ValueError: a file is damaged.
     """
     manifest = read_manifest(assets)
@@ -170,13 +172,15 @@ def read_manifest(assets: pathlib.Path = ASSETS) -> dict[str, Any]:
     """Reads what `experiments.make_embedded` wrote beside the weights.
 
     Raises:
-        FileNotFoundError: there is no manifest.
+        MissingError: there is no manifest.
     """
     file = assets / "manifest.json"
     if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no `{file}`; make the weights with "
-            "`python -m experiments.make_embedded`."
+        raise errors.MissingError(
+            "E101",
+            "there is no such file",
+            f"`{file}`",
+            remedy="make the weights with `python -m experiments.make_embedded`",
         )
     return json.loads(file.read_text())
 

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 import adarank_jax
+from adarank_jax import errors
 from adarank_jax.checkpoints import export, folders, head_files
 from adarank_jax.tree import Tree
 from experiments import card
@@ -26,23 +27,28 @@ def is_made(config: Config, decisive: Mapping[str, Any]) -> bool:
         decisive: all that decides the weights of the expert, as plain values.
 
     Raises:
-        ValueError: another model is there.
+        MachineError: a model is there that was not made here.
+        UsageError: another expert is there.
     """
     mark = config.out / folders.MARK
     if not mark.is_file():
         return False
     found = json.loads(mark.read_text(encoding="utf-8")).get("finetune")
     if found is None:
-        raise ValueError(
-            f"`{config.out}` holds a model that was not fine-tuned here, and is not "
-            "replaced; choose another folder with --out."
+        raise errors.MachineError(
+            "E404",
+            "it holds a model that was not fine-tuned here, and is not replaced",
+            f"`{config.out}`",
+            remedy="choose another folder with --out",
         )
     if config.restart or found == decisive:
         return not config.restart
     keys = sorted(k for k in {*found, *decisive} if found.get(k) != decisive.get(k))
-    raise ValueError(
-        f"`{config.out}` holds another expert, made with other {', '.join(keys)}; "
-        "choose another folder with --out, or replace it with --restart."
+    raise errors.UsageError(
+        "E620",
+        f"it holds another expert, made with other {', '.join(keys)}",
+        f"`{config.out}`",
+        remedy="choose another folder with --out, or replace it with --restart",
     )
 
 

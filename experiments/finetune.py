@@ -34,7 +34,15 @@ from adarank_jax.data.batches import TaskBatches, Transformed
 from adarank_jax.models import clip_vision, heads
 from adarank_jax.models.heads import Head
 from adarank_jax.tree import Tree
-from experiments import cli, clip_parts, expert_folder, results, training, zero_shot
+from experiments import (
+    cli,
+    clip_parts,
+    expert_folder,
+    messages,
+    results,
+    training,
+    zero_shot,
+)
 from experiments.finetune_inputs import Config, Inputs, check
 
 
@@ -53,7 +61,7 @@ def main(config: Config) -> None:
         _show(config)
         return
     for warning in inputs.warnings:
-        console.print(f"warning: {warning}")
+        console.print(messages.warning(messages.told(warning)), soft_wrap=True)
     folder = RunFolder(config.run_folder, decisive, config.restart)
 
     # A frozen head, an image tower trained under it, both judged, and the folder.

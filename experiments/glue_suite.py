@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import (
     hub,
@@ -27,7 +28,7 @@ from adarank_jax.data.tokens import Tokens
 from adarank_jax.models import bert, gpt2, roberta, sequence_heads
 from adarank_jax.models.language import FAMILIES, Family
 from adarank_jax.tree import Tree
-from experiments import language_heads, task_checks, task_texts, text_config
+from experiments import language_heads, messages, task_checks, task_texts, text_config
 from experiments.check_log import CheckLog
 from experiments.suite import Inputs, Metric, Suite, Tower, judged_by
 from experiments.text_config import TextExpert, TextMergeConfig
@@ -93,12 +94,11 @@ def check(config: TextMergeConfig, may_fetch: bool = True) -> Inputs:
         log, pretrained, tasks, language_base, texts.shared_texts
     )
     family, sizes = _sizes(config, base)
-    for where, warning in text_config.misfits(config, family and family.name):
-        log.warn(where, warning)
+    log.warnings += text_config.misfits(config, family and family.name)
     nothing = lambda path, leaf: False
     return Inputs(
         problems=log.problems,
-        warnings=log.warnings,
+        warnings=[*map(messages.told, log.warnings)],
         to_fetch=tuple(log.to_fetch),
         facts=_facts(config, base, tasks),
         shapes=None if family is None else _shapes(family, sizes),
@@ -157,9 +157,10 @@ def _check_own_tokenizer(log, where, base, checkpoint):
 def _check_length(config, sizes):
     """Refuses texts that are longer than the model has positions for."""
     if config.max_length > sizes.max_tokens:
-        raise ValueError(
+        raise errors.UsageError(
+            "E011",
             f"must be at most {sizes.max_tokens}, the tokens that the model has "
-            f"positions for, got {config.max_length}."
+            f"positions for, got {config.max_length}",
         )
 
 

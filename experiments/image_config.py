@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import pydantic
 
+from adarank_jax import errors
 from experiments.merge_config import Export, MergeConfig, Strict
 
 EMBEDDED = "embedded"
@@ -75,13 +76,15 @@ class Data(Strict):
         """Checks that one place is named, with no option of another."""
         named = [place for place in _PLACES if getattr(self, place) is not None]
         if len(named) != 1:
-            raise ValueError(
-                f"name exactly one of {', '.join(_PLACES)}, got {named or 'none'}"
+            raise errors.UsageError(
+                "E013",
+                f"name exactly one of {', '.join(_PLACES)}, got {named or 'none'}",
             )
         wrong = sorted(self.model_fields_set - {named[0], *_PLACES[named[0]]})
         wrong = [name for name in wrong if getattr(self, name) is not None]
         if wrong:
-            raise ValueError(f"{named[0]} has no {' and no '.join(wrong)}")
+            found = f"{named[0]} has no {' and no '.join(wrong)}"
+            raise errors.UsageError("E013", found, remedy="leave it out")
         return self
 
     @pydantic.model_serializer(mode="wrap")
@@ -114,18 +117,29 @@ class Expert(Strict):
     def _classes(self) -> "Expert":
         """Checks that there is a way to a head."""
         if self.head is None and self.classes is None and self.data.dataset is None:
-            raise ValueError(
-                "needs `head` (a file) or `classes` (names, to build a zero-shot head)"
+            raise errors.UsageError(
+                "E309",
+                "the task has no head",
+                remedy="it needs `head` (a file) or `classes` (names, to build a "
+                "zero-shot head)",
             )
         if isinstance(self.classes, tuple) and len(self.classes) < 2:
-            raise ValueError(
-                f"`classes` must name at least two classes, got {len(self.classes)}"
+            raise errors.UsageError(
+                "E304",
+                f"`classes` must name at least two classes, got {len(self.classes)}",
+                remedy="name all classes, in the order of the rows of the head",
             )
         if self.head is not None and self.templates is not None:
-            raise ValueError("`templates` build a head, but `head` is given; drop one")
+            raise errors.UsageError(
+                "E013",
+                "`templates` build a head, but `head` is given",
+                remedy="drop one",
+            )
         for template in self.templates or ():
             if template.count("{}") != 1:
-                raise ValueError(f"`templates` need one {{}} each, got {template!r}")
+                raise errors.UsageError(
+                    "E011", f"`templates` need one {{}} each, got {template!r}"
+                )
         return self
 
 
@@ -177,20 +191,22 @@ class ImageMergeConfig(MergeConfig):
         """Checks experts against the base, and prompts against the league.
 
         Raises:
-            ValueError: two fields do not fit.
+            UsageError: two fields do not fit.
         """
         for name, expert in self.experts.items():
             if (expert is None) != (self.base == EMBEDDED):
-                raise ValueError(
-                    f"`experts.{name}` must "
-                    + ("say model and data" if expert is None else "be empty")
-                    + f" with base {self.base!r}"
+                needed = "say model and data" if expert is None else "be empty"
+                raise errors.UsageError(
+                    "E013",
+                    f"`experts.{name}` must {needed} with base {self.base!r}",
                 )
         if self.published is not None:
             expected = LEAGUES.get(self.published.league, self.prompts)
             if self.prompts != expected:
-                raise ValueError(
+                raise errors.UsageError(
+                    "E013",
                     f"`prompts` must be {expected} for checkpoints of the league "
-                    f"{self.published.league}, got {self.prompts}; heads of the other "
-                    "league would judge them by other classes"
+                    f"{self.published.league}, got {self.prompts}",
+                    remedy="heads of the other league would judge them by other "
+                    "classes",
                 )

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from adarank_jax import errors
+
 
 def nearest(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     """Looks a name up.
@@ -14,12 +16,14 @@ def nearest(kind: str, name: str, table: Mapping[str, Any]) -> Any:
         table: all there is.
 
     Raises:
-        KeyError: there is no such name; the message has the nearest.
+        UsageError: there is no such name; the message has the nearest.
     """
     if name not in table:
-        known = f"There are {', '.join(table)}." if len(table) <= 24 else ""
-        raise KeyError(
-            f"There is no {kind} {name!r}; did you mean {close(name, table)!r}? {known}"
+        raise errors.UsageError(
+            "E016",
+            f"there is no {kind} {name!r}",
+            expected=f"one of {', '.join(table)}" if len(table) <= 24 else "",
+            remedy=f"did you mean {close(name, table)!r}?",
         )
     return table[name]
 

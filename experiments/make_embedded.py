@@ -23,7 +23,7 @@ import optax
 import tyro
 from rich.console import Console
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.adaptation.evaluate import Predictor
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.checkpoints import files
@@ -90,12 +90,14 @@ def main(config: Config) -> None:
     for name in config.tasks:
         classes = lookup.nearest("task", name, embedded_tasks.TASKS).classes
         if config.head_images < len(classes):
-            raise ValueError(
+            raise errors.UsageError(
+                "E011",
                 f"`head_images` must be at least the {len(classes)} classes of {name}, "
-                f"got {config.head_images}."
+                f"got {config.head_images}",
             )
     if not config.tasks or len(set(config.tasks)) != len(config.tasks):
-        raise ValueError(f"`tasks` must name each task once, got {config.tasks}.")
+        found = f"`tasks` must name each task once, got {config.tasks}"
+        raise errors.UsageError("E302", found)
     model = clip_vision.ClipVision(clip_vision.variant(config.model))
     folder = RunFolder(config.run_dir, _decisive(config), config.restart)
 

@@ -13,10 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 import pydantic.dataclasses
 
+from adarank_jax import errors
 from adarank_jax.adaptation import loop
 from adarank_jax.core.svd_backends import Backend
 from experiments import lookup
 
+_FASTEST = 10
 _DEFAULT_ORIGINS = {"adarank": "cart", "adamerging": "task_arithmetic"}
 
 BOUNDS = ("pretrained", "individual")
@@ -97,9 +99,10 @@ class Method(Strict):
             if not fits and getattr(self, option) is not None
         ]
         if wrong:
-            raise ValueError(
-                f"{self.name} has no {' and no '.join(wrong)}; leave it out, or choose "
-                "another method"
+            raise errors.UsageError(
+                "E013",
+                f"{self.name} has no {' and no '.join(wrong)}",
+                remedy="leave it out, or choose another method",
             )
         return self
 
@@ -196,41 +199,60 @@ class MergeConfig(Strict, abc.ABC):
     def _named_once(cls, experts: dict[str, Any]) -> dict[str, Any]:
         """Checks that there are experts, and no two of one name."""
         if not experts:
-            raise ValueError(
-                "no experts given; name at least one, for example "
-                "`experts: {NAME: {model: path/to/checkpoint, data: path/to/data}}`"
+            raise errors.UsageError(
+                "E301",
+                "no experts given",
+                remedy="name at least one, for example `experts: {NAME: {model: "
+                "path/to/checkpoint, data: path/to/data}}`",
             )
         seen: dict[str, str] = {}
         for name in experts:
             key = unicodedata.normalize("NFC", name).casefold().strip()
             if not key:
-                raise ValueError(
-                    f"the name of an expert is empty, got {name!r}; name its task"
-                )
+                found = f"the name of an expert is empty, got {name!r}"
+                raise errors.UsageError("E303", found, remedy="name its task")
             if not name.isprintable():
-                raise ValueError(
+                raise errors.UsageError(
+                    "E303",
                     f"the name {ascii(name)} of an expert holds characters that cannot "
-                    "be shown; use letters, digits and punctuation"
+                    "be shown",
+                    remedy="use letters, digits and punctuation",
                 )
             if key in seen:
-                raise ValueError(f"{seen[key]!r} and {name!r} are one name twice")
+                found = f"{seen[key]!r} and {name!r} are one name twice"
+                remedy = "capitals and spaces tell no tasks apart; rename one of them"
+                raise errors.UsageError("E302", found, remedy=remedy)
             seen[key] = name
         return experts
+
+    @pydantic.field_validator("adaptation")
+    @classmethod
+    def _is_slow_enough(cls, adaptation: Any) -> Any:
+        """Checks that a step cannot throw every logit and coefficient away."""
+        rate = adaptation.learning_rate
+        if rate > _FASTEST:
+            found = f"`learning_rate` must be at most {_FASTEST}, got {rate:g}"
+            remedy = "is a minus missing in its exponent?"
+            raise errors.UsageError("E011", found, remedy=remedy)
+        return adaptation
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "MergeConfig":
         """Checks what more than one field decides."""
         if self.method.name in BOUNDS:
-            raise ValueError(f"`method` must be a merge, got {self.method.name!r}")
+            raise errors.UsageError(
+                "E013",
+                f"`method` must be a merge, got {self.method.name!r}",
+                remedy="name a merge, and this row in `compare`",
+            )
         self.check_own()
         tasks = self.tasks if self.tasks is not None else tuple(self.experts)
         if not tasks or len(set(tasks)) != len(tasks):
-            raise ValueError(f"`tasks` must name each task once, got {list(tasks)}")
+            found = f"`tasks` must name each task once, got {list(tasks)}"
+            remedy = "name experts, or leave `tasks` out to merge all"
+            raise errors.UsageError("E302", found, remedy=remedy)
         for name in tasks:
-            try:
-                lookup.nearest("task", name, self.experts)
-            except KeyError as error:
-                raise ValueError(error.args[0]) from None
+            lookup.nearest("task", name, self.experts)
         return self
 
     @abc.abstractmethod
@@ -238,7 +260,7 @@ class MergeConfig(Strict, abc.ABC):
         """Checks what more than one field of this kind decides.
 
         Raises:
-            ValueError: two fields do not fit.
+            UsageError: two fields do not fit.
         """
 
     @property

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from adarank_jax.errors import Message
 from experiments import lookup, yaml_config
 from experiments.yaml_config import Config
 
@@ -26,12 +27,12 @@ class Unmade(NamedTuple):
 
     Attributes:
         lines: of a plan: pairs of a heading and a text.
-        remedy: says what is missing, and how it is made where a run may not.
+        problem: says what is missing, and how it is made where a run may not.
         make: makes it; takes a console for progress.
     """
 
     lines: Sequence[tuple[str, str]]
-    remedy: str
+    problem: Message
     make: Callable[[Console], object]
 
 
@@ -43,7 +44,7 @@ def get(table: Mapping[str, Preset], name: str) -> Preset:
         name: of one.
 
     Raises:
-        KeyError: there is no such preset; the message has the nearest.
+        UsageError: there is no such preset; the message has the nearest.
     """
     return lookup.nearest("preset", name, table)
 
@@ -66,8 +67,8 @@ def configure(
         overrides: ``dotted.key=value``.
 
     Raises:
-        KeyError: there is no such preset; the message has the nearest.
-        ValueError: a value does not fit.
+        UsageError: there is no such preset; the message has the nearest.
+        Problems: values do not fit.
     """
     values, where = get(table, name).values, f"preset {name}"
     published = yaml_config.validate(kind, values, {}, (), where)

@@ -6,20 +6,19 @@ that are timed here, and say so; nothing is timed for a run that cannot start.
 
 import os
 import pathlib
-import shutil
 import time
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from rich.console import Console
 
 from adarank_jax.core import svd
-from experiments import results, sizes, starts
+from adarank_jax.errors import Message
+from experiments import needs, results, sizes, starts
 from experiments.merge_config import MergeConfig
-from experiments.messages import printable
+from experiments.messages import printable, warning
 from experiments.suite import Inputs
 
 
@@ -32,8 +31,8 @@ class Plan(NamedTuple):
         lines: pairs of a heading and a text.
     """
 
-    problems: list[str]
-    warnings: list[str]
+    problems: list[Message]
+    warnings: list[Message]
     lines: list[tuple[str, str]]
 
 
@@ -80,7 +79,7 @@ def describe(config: MergeConfig, inputs: Inputs, run_dir: pathlib.Path) -> Plan
     if inputs.to_fetch:
         lines.append(("fetch", f"from the Hub: {', '.join(inputs.to_fetch)}"))
     if inputs.shapes is not None:
-        lines += _needs(config, inputs, run_dir, warnings)
+        lines += _needs(config, inputs, run_dir)
     if inputs.shapes is not None and not problems:
         lines.append(("time", _times(config, inputs)))
     if not problems:
@@ -93,11 +92,11 @@ def show(plan: Plan, console: Console) -> None:
     found = f"{_some(plan.problems, 'problem')}, {_some(plan.warnings, 'warning')}"
     console.print(f"PLAN  {found}; nothing was changed", **_PLAIN)
     for problem in plan.problems:
-        console.print(f"problem   {printable(problem)}", **_PLAIN)
+        console.print(f"problem   {printable(str(problem))}", **_PLAIN)
     for heading, text in plan.lines:
         console.print(f"{heading:<9} {printable(text)}", **_PLAIN)
-    for warning in plan.warnings:
-        console.print(f"warning   {printable(warning)}", **_PLAIN)
+    for each in plan.warnings:
+        console.print(warning(each), **_PLAIN)
 
 
 def _some(things, name):
@@ -105,57 +104,20 @@ def _some(things, name):
     return f"{len(things) or 'no'} {name}{'' if len(things) == 1 else 's'}"
 
 
-def _needs(config, inputs, run_dir, warnings):
-    """Lists matrices, memory and disk, and warns of what does not fit."""
-    chosen = sizes.count(config, inputs)
-    every = {m: sizes.count(config, inputs, m) for m in sizes.methods(config)}
-    devices = jax.local_devices()
-    whole = 4 * chosen.parameters
-    # Base and experts, and beside them what the hungriest method adds.
-    vectors = max(2 * each.dense + each.factors for each in every.values())
-    host = whole * (1 + chosen.num_tasks) + vectors
-    # Origin, merged weights and their gradient are whole on each device.
-    adapted = [each for method, each in every.items() if method.is_adapted]
-    halved = 2 if config.adaptation.factor_dtype == "bfloat16" else 1
-    device = max(
-        (
-            3 * whole
-            + (a.factors // halved + a.dense + 16 * a.logits + a.activations)
-            // len(jax.devices())
-            for a in adapted
-        ),
-        default=0,
-    )
-    if devices[0].platform == "cpu":
-        host, device = host + device * len(devices), 0
-    cached = {
-        starts.get(method): each.factors + each.dense
-        for method, each in every.items()
-        if method.is_adapted and each.factors
-    }
-    states = sum(2 * 12 * each.logits for each in adapted)
-    copies = 2 * len(adapted) + config.export.num_copies(chosen.num_tasks)
-    disk = sum(cached.values()) + states + copies * whole
-    free_host = psutil.virtual_memory().available
-    free_disk = shutil.disk_usage(_existing(run_dir)).free
-    for what, need, free, hint in (
-        ("host memory", host, free_host, "merge fewer tasks at once"),
-        ("disk", disk, free_disk, "choose another --run-dir"),
-    ):
-        if need > free:
-            warnings.append(
-                f"{what}: about {_bytes(need)} needed, {_bytes(free)} free; {hint}."
-            )
-    memory = f"host about {_bytes(host)} of {_bytes(free_host)} free"
-    if device:
-        memory += f"; each of {len(jax.devices())} devices about {_bytes(device)}"
+def _needs(config, inputs, run_dir):
+    """Lists matrices, memory and disk."""
+    chosen, need = sizes.count(config, inputs), needs.count(config, inputs)
+    shown, free = needs.in_words, needs.free(run_dir)
+    memory = f"host about {shown(need.host)} of {shown(free.host)} free"
+    if need.device:
+        memory += f"; each of {len(jax.devices())} devices about {shown(need.device)}"
     model = f"{chosen.parameters:,} parameters"
     if chosen.matrices:
         model += f", {chosen.matrices} matrices with SVD"
-    masks = f"{chosen.logits:,} logits; factors {_bytes(chosen.factors)}"
+    masks = f"{chosen.logits:,} logits; factors {shown(chosen.factors)}"
     if not chosen.logits:
         masks = f"none, {config.method.name} has no masks"
-    room = f"about {_bytes(disk)} of {_bytes(free_disk)} free in {run_dir}"
+    room = f"about {shown(need.disk)} of {shown(free.disk)} free in {run_dir}"
     if inputs.to_fetch:
         room += ", without what is fetched"
     return [
@@ -224,23 +186,6 @@ def _seconds(call):
         call()
         found.append(time.perf_counter() - started)
     return min(found)
-
-
-def _existing(path):
-    """Returns the nearest folder that is there."""
-    path = pathlib.Path(path).absolute()
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _bytes(number):
-    """Shows a number of bytes."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def _duration(seconds):

@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from adarank_jax import errors
 from adarank_jax.data import loading, parquet, registry, sources, tfds_source
 from adarank_jax.data.registry import Hub, Profile, Tfds
 from experiments import cli, prepare_glue, results
@@ -62,7 +63,8 @@ def main(config: Config) -> None:
         prepare_glue.show(config.data_dir, console)
         return
     if not config.dataset:
-        raise ValueError("Name a `--dataset`, or see them all with `--list`.")
+        remedy = "name a `--dataset`, or see them all with `--list`"
+        raise errors.UsageError("E015", "`--dataset` is missing", remedy=remedy)
     say = lambda text: console.print(text, highlight=False, markup=False)
     if prepare_glue.is_task(config.dataset):
         split = "train" if config.split == "train" else None
@@ -164,9 +166,10 @@ def _choose(data, source):
     found, expected = kinds[source]
     if not isinstance(found, expected):
         other = "tfds" if source == "hub" else "hub"
-        raise ValueError(
-            f"{data.name} ({data.profile}) does not come from {source}: {found}. Take "
-            f"`--source {other}`."
+        raise errors.UsageError(
+            "E013",
+            f"{data.name} ({data.profile}) does not come from {source}: {found}",
+            remedy=f"take `--source {other}`",
         )
     return source
 
@@ -235,9 +238,10 @@ def _check_packages(data):
     advice = f"`pip install {' '.join(_TO_PREPARE[name] for name in missing)}`"
     if isinstance(data.hub, Hub):
         advice += ", or take `--source hub`"
-    raise ValueError(
-        f"tfds needs {' and '.join(missing)} to prepare {data.name}, not installed: "
-        f"{advice}. They are not needed afterwards."
+    raise errors.MachineError(
+        "E420",
+        f"tfds needs {' and '.join(missing)} to prepare {data.name}, not installed",
+        remedy=f"run {advice}; they are not needed afterwards",
     )
 
 
@@ -251,9 +255,12 @@ def _check_room(needed, folder):
     existing = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise OSError(
-            f"`{existing}` has {_gigabytes(free)} free, {_gigabytes(needed)} are "
-            "needed; make room or choose another folder."
+        raise errors.MachineError(
+            "E401",
+            f"{_gigabytes(free)} free",
+            f"`{existing}`",
+            f"at least {_gigabytes(needed)}",
+            "make room or choose another folder",
         )
 
 

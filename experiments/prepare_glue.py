@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.table import Table
 
+from adarank_jax import errors
 from adarank_jax.data import glue, parquet, tfds_source
 
 
@@ -29,9 +30,9 @@ def prepare(
         say: shows a line.
 
     Raises:
-        FileNotFoundError: the task cannot be fetched.
-        KeyError: there is no such task.
-        ValueError: what came is not what was expected.
+        InputError: there is no such task, it cannot be fetched, or what came is not
+            what was expected.
+        MachineError: a package that prepares it is missing.
     """
     task = glue.get(name)
     split, kind = split or task.split, "hub" if source == "auto" else source
@@ -62,9 +63,10 @@ def prepare(
 def _check_packages(name):
     """Raises if tfds cannot prepare a task; TensorFlow is not needed for texts."""
     if importlib.util.find_spec("importlib_resources") is None:
-        raise ValueError(
-            f"tfds needs importlib_resources to prepare {name}, not installed: `pip "
-            "install importlib-resources`, or take `--source hub`."
+        raise errors.MachineError(
+            "E420",
+            f"tfds needs importlib_resources to prepare {name}, not installed",
+            remedy="run `pip install importlib-resources`, or take `--source hub`",
         )
 
 

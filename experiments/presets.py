@@ -23,7 +23,7 @@ def get(name: str) -> Preset:
     """Looks a preset up.
 
     Raises:
-        KeyError: there is no such preset; the message has the nearest.
+        UsageError: there is no such preset; the message has the nearest.
     """
     return named_runs.get(all_presets(), name)
 
@@ -36,8 +36,8 @@ def configure(name: str, overrides: Sequence[str] = ()) -> ImageMergeConfig:
         overrides: ``dotted.key=value``.
 
     Raises:
-        KeyError: there is no such preset; the message has the nearest.
-        ValueError: a value does not fit.
+        UsageError: there is no such preset; the message has the nearest.
+        Problems: values do not fit.
     """
     return named_runs.configure(ImageMergeConfig, all_presets(), name, overrides)
 

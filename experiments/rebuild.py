@@ -22,7 +22,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.checkpoints import folders, model_folder
 from adarank_jax.checkpoints import recipe as recipes
 from adarank_jax.checkpoints.clip import ClipCheckpoint
@@ -77,7 +77,8 @@ def main(config: Config) -> None:
     merged = rebuild(recipe, pretrained, finetuned)
     difference = rounding_difference(recipe, merged)
     if difference and not config.accept_rounding:
-        raise ValueError(difference)
+        remedy = "rebuild on a machine like the first, or add --accept-rounding"
+        raise errors.NumericsError("E520", difference, remedy=remedy)
     tensors = family.weights(base, merged, settings.dtype)
     is_same = model_folder.digest_tensors(tensors) == settings.weights
     family.write(
@@ -110,8 +111,8 @@ def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str
         tasks: of the recipe.
 
     Raises:
-        KeyError: the recipe has no such task; the message has the nearest.
-        ValueError: there is no `=`, or a task is named twice or not at all.
+        UsageError: there is no `=`, the recipe has no such task (the message has the
+            nearest), or a task is named twice or not at all.
 
     Examples:
         >>> match_experts(["mnist=a/b", "svhn=org/model@v1"], ["svhn", "mnist"])
@@ -123,20 +124,21 @@ def match_experts(experts: Sequence[str], tasks: Sequence[str]) -> dict[str, str
         name = max(known, key=len, default=entry.partition("=")[0])
         source = entry[len(name) + 1 :]
         if not source:
-            raise ValueError(
-                f"`experts` must be given as task=source, got {entry!r}; for example "
-                f"{tasks[0]}=path/to/expert."
+            raise errors.UsageError(
+                "E018",
+                f"`experts` must be given as task=source, got {entry!r}",
+                remedy=f"write {tasks[0]}=path/to/expert, for example",
             )
         lookup.nearest("task", name, dict.fromkeys(tasks))
         if name in sources:
-            raise ValueError(f"`experts` must name each task once, got {name!r} twice.")
+            found = f"`experts` must name each task once, got {name!r} twice"
+            raise errors.UsageError("E302", found, remedy="drop one of the two")
         sources[name] = source
     missing = [task for task in tasks if task not in sources]
     if missing:
-        raise ValueError(
-            f"`experts` must have a source for every task of the recipe; {missing} "
-            "have none."
-        )
+        found = "`experts` must have a source for every task of the recipe"
+        remedy = f"{missing} have none; add them as task=source"
+        raise errors.UsageError("E015", found, remedy=remedy)
     return sources
 
 
@@ -148,7 +150,7 @@ def check_config(recipe: Recipe, base: ClipCheckpoint | LanguageCheckpoint) -> N
         base: the pretrained checkpoint.
 
     Raises:
-        ValueError: a field of the model differs; the message lists each of them.
+        InputError: a field of the model differs; the message lists each of them.
     """
     here, there = identity(base), recipe.settings.config
     lines = [
@@ -157,10 +159,12 @@ def check_config(recipe: Recipe, base: ClipCheckpoint | LanguageCheckpoint) -> N
         if here.get(name) != there.get(name)
     ]
     if lines:
-        raise ValueError(
-            f"The configuration of `{base.source}` is not that of the recipe, so the "
-            "same weights would mean another model; put the config file of the base "
-            "that was merged beside it:\n  " + "\n  ".join(lines)
+        raise errors.InputError(
+            "E215",
+            "its configuration is not that of the recipe, so the same weights would "
+            "mean another model:\n  " + "\n  ".join(lines),
+            f"`{base.source}`",
+            remedy="put the config file of the base that was merged beside it",
         )
 
 
@@ -173,7 +177,7 @@ def check_inputs(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) ->
         finetuned: parameters of every expert, in the order of the recipe.
 
     Raises:
-        ValueError: some are not; the message names each of them.
+        InputError: some are not; the message names each of them.
     """
     settings = recipe.settings
     expected = {"the base": settings.base}
@@ -189,9 +193,10 @@ def check_inputs(recipe: Recipe, pretrained: Tree, finetuned: Sequence[Tree]) ->
         if ours != theirs
     ]
     if lines:
-        raise ValueError(
-            "The recipe was made from other weights; name the sources (and revisions) "
-            "that its model card lists:\n  " + "\n  ".join(lines)
+        raise errors.InputError(
+            "E130",
+            "the recipe was made from other weights:\n  " + "\n  ".join(lines),
+            remedy="name the sources (and revisions) that its model card lists",
         )
 
 
@@ -254,8 +259,8 @@ def rounding_difference(recipe: Recipe, merged: Tree) -> str:
         "Base, experts, masks and coefficients are those of the recipe, but the merged "
         f"weights have SHA-256 {found}, expected {recipe.settings.merged}: the last "
         "bits of singular vectors depend on the processor, the number of cores and the "
-        "versions of LAPACK and JAX. Rebuild on a machine like the first, or add "
-        "--accept-rounding:\n  " + "\n  ".join(lines or ["nothing recorded differs"])
+        "versions of LAPACK and JAX:\n  "
+        + "\n  ".join(lines or ["nothing recorded differs"])
     )
 
 

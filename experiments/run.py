@@ -18,15 +18,19 @@ import tyro
 from rich.console import Console
 
 import adarank_jax
+from adarank_jax import errors
 from adarank_jax.adaptation import hosts, parallel, per_device, run_folder
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.analysis import figures, ranks
 from adarank_jax.checkpoints import export
+from adarank_jax.errors import Message
 from experiments import (
     cli,
     commands,
     manifest,
+    messages,
     methods,
+    needs,
     plan,
     results,
     results_table,
@@ -117,7 +121,7 @@ def main(options: Options, kind: Kind) -> None:
 
     Raises:
         SystemExit: a plan was shown.
-        ValueError: inputs cannot be used; the message lists every problem.
+        Problems: the run cannot be started; all that stops it.
     """
     if options.list_presets:
         results.show_presets(kind.presets(), results.table_console())
@@ -142,13 +146,13 @@ def main(options: Options, kind: Kind) -> None:
     console.print(f"Checking base, experts, heads and {kind.unit}.")
 
     # Everything that can be refused is refused here, before anything is written.
-    inputs = _check(config, kind, may_fetch=not options.plan)
+    inputs = _check(config, kind, run_dir, may_fetch=not options.plan)
     if options.plan:
         _plan(config, inputs, run_dir, options)
     hosts.check_none(len(inputs.problems), "problems with the inputs")
     suites.refuse(inputs.problems)
     for warning in inputs.warnings:
-        console.print(f"warning: {printable(warning)}", soft_wrap=True)
+        console.print(messages.warning(warning), soft_wrap=True)
     decisive = _decisive(config, inputs)
     hosts.check_same(
         "configuration or inputs; start the same command with the same weights",
@@ -177,9 +181,10 @@ def _plan(config, inputs, run_dir, options):
         if not inputs.problems:
             found = run_folder.differences(run_dir, _decisive(config, inputs))
             if found and not options.restart:
-                inputs = inputs._replace(problems=[found])
+                told = found if isinstance(found, Message) else Message("E620", found)
+                inputs = inputs._replace(problems=[told])
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
-    raise SystemExit(cli.REFUSED if inputs.problems else 0)
+    raise SystemExit(suites.exit_code(inputs.problems) if inputs.problems else 0)
 
 
 def _run(config, inputs, kind, folder, run_dir, console):
@@ -255,7 +260,9 @@ def _configuration(options, kind):
     if options.offline:
         overrides.append("offline=true")
     if len(given) > 1:
-        raise ValueError(f"One configuration at a time, got {' and '.join(given)}.")
+        raise errors.UsageError(
+            "E018", " and ".join(given), expected="one configuration at a time"
+        )
     if given:
         file = pathlib.Path(given[0])
         name = file.stem
@@ -265,7 +272,7 @@ def _configuration(options, kind):
         name = options.preset
         config = kind.configure(name, overrides)
     run_dir = options.run_dir or config.run_dir or pathlib.Path("runs") / name
-    return config, run_dir
+    return config, run_dir.expanduser()
 
 
 def _files(options):
@@ -277,28 +284,34 @@ def _make(unmade, config, options, console):
     """Makes what a preset needs, or shows in a plan what that would be."""
     # Training here is not made for several processes.
     is_refused = config.offline or jax.process_count() > 1
-    problems = [unmade.remedy] if is_refused else []
+    problems = [unmade.problem] if is_refused else []
     if options.plan:
         lines = list(unmade.lines)
         if not problems:
             lines.append(("next", "the same command without --plan"))
         plan.show(plan.Plan(problems, [], lines), results.table_console())
-        raise SystemExit(cli.REFUSED if problems else 0)
+        raise SystemExit(suites.exit_code(problems) if problems else 0)
     suites.refuse(problems)
     unmade.make(console)
 
 
-def _check(config, kind, may_fetch):
-    """Checks weights, heads and examples, and what the number of devices allows."""
+def _check(config, kind, run_dir, may_fetch):
+    """Checks weights, heads, examples, and what devices, memory and disk allow."""
     inputs = kind.check(config, may_fetch)
-    problems = list(inputs.problems)
+    found = [*needs.shortages(config, inputs, run_dir), *needs.idle_devices()]
+    if not hosts.is_lead():  # it writes nothing
+        found = [each for each in found if each.code != "E401"]
+    problems = [*inputs.problems, *(each for each in found if each.code[0] == "E")]
     warnings = [*inputs.warnings, *starts.doubts(config)]
+    warnings += [each for each in found if each.code[0] == "W"]
     if any(method.is_adapted for method in (*config.compare, config.method)):
         try:
             parallel.check_batch_size(config.adaptation.batch_size, hosts.devices())
             per_device.choose(config.adaptation.parallel)
+        except errors.AdaRankError as error:
+            problems += messages.of_error(error)
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(Message("E013", str(error)))
     return inputs._replace(problems=problems, warnings=warnings)
 
 

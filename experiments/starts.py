@@ -20,6 +20,7 @@ from adarank_jax import mergers, tree
 from adarank_jax.checkpoints.factors import cached_factors
 from adarank_jax.core import svd, task_vectors
 from adarank_jax.core.svd_backends import Backend, Report
+from adarank_jax.errors import Message
 from adarank_jax.tree import Predicate, Tree
 from experiments.merge_config import MergeConfig, Method
 
@@ -62,7 +63,7 @@ def get(method: Method) -> Start:
     return chosen._replace(**given)
 
 
-def doubts(config: MergeConfig) -> Iterator[str]:
+def doubts(config: MergeConfig) -> Iterator[Message]:
     """Warns of settings that are valid and cannot do what they seem to.
 
     Args:
@@ -74,10 +75,12 @@ def doubts(config: MergeConfig) -> Iterator[str]:
     chosen = [*config.compare, config.method]
     centred = [m for m in chosen if m.name == "cart" or m.origin == "cart"]
     if centred and len(config.task_names) == 2:
-        yield (
+        yield Message(
+            "W011",
             "with two experts the centred task vectors cancel, so CART is the average, "
-            "whatever its coefficient and rank ratio; start from task_arithmetic or "
-            "tsv_m."
+            "whatever its coefficient and rank ratio",
+            "method.origin",
+            remedy="start from task_arithmetic or tsv_m",
         )
     settings = config.adaptation
     steps, rate = settings.num_steps, settings.learning_rate
@@ -85,10 +88,12 @@ def doubts(config: MergeConfig) -> Iterator[str]:
         remedy = f"take {math.ceil(_LOGIT / rate):,} steps or more at this rate"
         if steps:
             remedy += f", or a rate of {_rounded_up(_LOGIT / steps):g} for {steps:,}"
-        yield (
+        yield Message(
+            "W012",
             f"{steps:,} steps at a rate of {rate:g} cannot flip a mask: its logit "
-            f"starts at {_LOGIT} or -{_LOGIT} and moves by about the rate a step; "
-            f"{remedy}."
+            f"starts at {_LOGIT} or -{_LOGIT} and moves by about the rate a step",
+            "adaptation.num_steps",
+            remedy=remedy,
         )
 
 

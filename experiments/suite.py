@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from adarank_jax import tree
+from adarank_jax import errors, tree
 from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.errors import Message
 from adarank_jax.tree import Predicate, Tree
 
 Metric = Literal["accuracy", "matthews"]
@@ -118,8 +119,8 @@ class Inputs(NamedTuple):
         is_merged: which tensors are merged.
     """
 
-    problems: Sequence[str]
-    warnings: Sequence[str]
+    problems: Sequence[Message]
+    warnings: Sequence[Message]
     to_fetch: Sequence[str]
     facts: dict[str, Any]
     shapes: Tree | None
@@ -132,17 +133,32 @@ class Inputs(NamedTuple):
     is_merged: Predicate = tree.everything
 
 
-def refuse(problems: Sequence[str]) -> None:
+def refuse(problems: Sequence[Message]) -> None:
     """Raises one error with every problem, if there are any.
 
     Args:
-        problems: one message each.
+        problems: all of them.
 
     Raises:
-        ValueError: there is a problem.
+        Problems: there is a problem.
     """
-    if len(problems) == 1:
-        raise ValueError(problems[0])
     if problems:
-        lines = "\n".join(f"{i}. {each}" for i, each in enumerate(problems, start=1))
-        raise ValueError(f"{len(problems)} problems, nothing was done:\n{lines}")
+        raise errors.Problems(problems, exit_code(problems))
+
+
+def exit_code(problems: Sequence[Message]) -> int:
+    """Returns the code that a command ends with: that of the kind of the problems.
+
+    Args:
+        problems: at least one.
+
+    Examples:
+        >>> exit_code([Message("E013", "this"), Message("E401", "that")])
+        3
+    """
+    kinds = {problem.code[:2] for problem in problems}
+    if kinds == {"E0"}:
+        return errors.UsageError.exit_code
+    if kinds == {"E4"}:
+        return errors.MachineError.exit_code
+    return errors.InputError.exit_code

@@ -14,9 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import pydantic
 import pydantic.dataclasses
 
+from adarank_jax import errors
 from adarank_jax.adaptation import loop
 from adarank_jax.data import glue
 from adarank_jax.data.class_order import plain
+from adarank_jax.errors import Message
 from experiments.merge_config import Export, MergeConfig, Method, Strict
 from experiments.suite import Metric
 
@@ -120,23 +122,28 @@ class TextData(Strict):
         """Checks that one place is named, with no option of another."""
         named = [place for place in _PLACES if getattr(self, place) is not None]
         if len(named) != 1:
-            raise ValueError(
-                f"name exactly one of {', '.join(_PLACES)}, got {named or 'none'}"
+            raise errors.UsageError(
+                "E013",
+                f"name exactly one of {', '.join(_PLACES)}, got {named or 'none'}",
             )
         wrong = sorted(self.model_fields_set - {named[0], *_PLACES[named[0]]})
         wrong = [name for name in wrong if getattr(self, name) is not None]
         if wrong:
-            raise ValueError(f"{named[0]} has no {' and no '.join(wrong)}")
+            found = f"{named[0]} has no {' and no '.join(wrong)}"
+            raise errors.UsageError("E013", found, remedy="leave it out")
         if self.label_column in self.columns:
-            raise ValueError(
+            raise errors.UsageError(
+                "E013",
                 f"`label_column` is {self.label_column!r}, which `columns` names as "
-                "texts; name the column of the classes, or leave it out if there is "
-                "none"
+                "texts",
+                remedy="name the column of the classes, or leave it out if there is "
+                "none",
             )
         if len(self.columns) not in (1, 2) or len({*self.columns}) < len(self.columns):
-            raise ValueError(
+            raise errors.UsageError(
+                "E011",
                 "`columns` must name one column of texts, or two different ones for "
-                f"pairs, got {list(self.columns)}"
+                f"pairs, got {list(self.columns)}",
             )
         return self
 
@@ -172,8 +179,10 @@ class TextExpert(Strict):
     def _classes(self) -> "TextExpert":
         """Checks the number of classes."""
         if self.classes is not None and len(self.classes) < 2:
-            raise ValueError(
-                f"`classes` must name at least two classes, got {len(self.classes)}"
+            raise errors.UsageError(
+                "E304",
+                f"`classes` must name at least two classes, got {len(self.classes)}",
+                remedy="name all classes, in the order of the rows of the head",
             )
         return self
 
@@ -279,7 +288,7 @@ class TextMergeConfig(MergeConfig):
         """Checks the metric of CoLA against the league.
 
         Raises:
-            ValueError: they do not fit.
+            UsageError: they do not fit.
         """
         league = None if self.published is None else self.published.league
         if league not in LEAGUES:
@@ -288,14 +297,16 @@ class TextMergeConfig(MergeConfig):
             of_glue = _is_cola(expert.data.dataset or "")
             found = expert.metric or ("matthews" if of_glue else "accuracy")
             if (of_glue or _is_cola(name)) and found != LEAGUES[league]:
-                raise ValueError(
+                raise errors.UsageError(
+                    "E013",
                     f"`experts.{name}.metric` must be {LEAGUES[league]} in the league "
-                    f"{league}, got {found}; the other league's numbers are others, so "
-                    "state that metric, or drop the published number: `published=null`"
+                    f"{league}, got {found}",
+                    remedy="the other league's numbers are others, so state that "
+                    "metric, or drop the published number: `published=null`",
                 )
 
 
-def misfits(config: TextMergeConfig, family: str | None) -> Iterator[tuple[str, str]]:
+def misfits(config: TextMergeConfig, family: str | None) -> Iterator[Message]:
     """Finds RoBERTa's settings where the authors took others.
 
     Args:
@@ -303,7 +314,7 @@ def misfits(config: TextMergeConfig, family: str | None) -> Iterator[tuple[str, 
         family: of its models; None if it is not known.
 
     Yields:
-        A field and a warning.
+        Warnings.
     """
     usual, own = CART["roberta"], CART.get(family or "")
     if family is None or own == usual:
@@ -321,17 +332,15 @@ def misfits(config: TextMergeConfig, family: str | None) -> Iterator[tuple[str, 
         if own is None:  # nobody knows better than who states both
             is_usual = not {"coefficient", "rank_ratio"} <= method.model_fields_set
         if "cart" in (method.name, method.origin) and is_usual:
-            yield (
-                where,
+            found = (
                 f"the start of CART here is {start.format(*values)}. The authors took "
-                f"{start.format(*usual)} for RoBERTa, {instead}; state both to choose.",
+                f"{start.format(*usual)} for RoBERTa, {instead}"
             )
+            yield Message("W013", found, where, remedy="state both to choose")
     is_adapted = any(method.is_adapted for method in methods.values())
     if is_adapted and config.adaptation.learning_rate == usual.learning_rate:
-        yield (
-            "adaptation.learning_rate",
-            f"{usual.learning_rate:g} is the authors' for RoBERTa; {rate}.",
-        )
+        found = f"{usual.learning_rate:g} is the authors' for RoBERTa; {rate}"
+        yield Message("W013", found, "adaptation.learning_rate")
 
 
 def _is_cola(name):

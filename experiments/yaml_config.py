@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from adarank_jax import errors
+from adarank_jax.errors import Message
 from experiments.merge_config import MergeConfig
 
 Place = Mapping[tuple[str | int, ...], str]
@@ -31,22 +33,23 @@ def read_config(
         overrides: ``dotted.key=value``, the value as in YAML.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML, or has keys or values that do not fit; one
-            message with every mistake and its place.
+        UsageError: there is no such file, or it is no YAML.
+        Problems: keys or values do not fit; every mistake with its place.
     """
     if not file.is_file():
         # Endings are alike in every name, so they say nothing.
         known = {pathlib.Path(name).stem: name for name in _names(file.parent)}
         near = difflib.get_close_matches(file.stem, known, n=1, cutoff=0.7)
-        hint = f"; did you mean `{file.parent / known[near[0]]}`?" if near else "."
-        raise FileNotFoundError(f"There is no file `{file}`{hint}")
+        hint = f"did you mean `{file.parent / known[near[0]]}`?" if near else ""
+        raise errors.UsageError("E017", f"there is no file `{file}`", remedy=hint)
     if file.stat().st_size > _LARGEST:
-        raise ValueError(f"`{file}` is larger than {_LARGEST:,} bytes; is it a config?")
+        found = f"larger than {_LARGEST:,} bytes"
+        raise errors.UsageError("E012", found, f"`{file}`", remedy="is it a config?")
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"`{file}` is not UTF-8 text: {error}.") from error
+        found = f"`{file}` is not UTF-8 text: {error}"
+        raise errors.UsageError("E012", found, remedy="save it as UTF-8") from error
     values, places = parse(text, str(file), kind)
     return validate(kind, values, places, overrides, str(file))
 
@@ -62,13 +65,12 @@ def parse(
         kind: of the configuration, for messages.
 
     Raises:
-        ValueError: it is no mapping, or has aliases, tags or keys twice.
+        UsageError: it is no mapping, or has aliases, tags or keys twice.
     """
     node = _compose(text, name)
     if not isinstance(node, yaml.MappingNode):
-        raise ValueError(
-            f"{name}: expected a mapping with the keys {', '.join(_fields(kind))}."
-        )
+        expected = f"a mapping with the keys {', '.join(_fields(kind))}"
+        raise errors.UsageError("E012", "no mapping", name, expected)
     places: dict[tuple[str | int, ...], str] = {}
     return _plain(node, (), places, name), places
 
@@ -78,14 +80,14 @@ def _compose(text, name):
     try:
         return yaml.compose(text, _Loader)
     except _UnsupportedError as error:
-        raise ValueError(
-            f"{name}:{_mark(error.problem_mark)}: {error.problem}."
-        ) from error
+        where = f"{name}:{_mark(error.problem_mark)}"
+        raise errors.UsageError("E012", str(error.problem), where) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
         where = f"{name}:{_mark(mark)}" if mark else name
-        raise ValueError(f"{where}: not valid YAML: {problem}.") from error
+        found = f"not valid YAML: {problem}"
+        raise errors.UsageError("E012", found, where) from error
 
 
 class _UnsupportedError(yaml.MarkedYAMLError):
@@ -134,7 +136,8 @@ def validate(
         name: of the source, for messages.
 
     Raises:
-        ValueError: values do not fit; one message with every mistake.
+        UsageError: a word of `overrides` is none.
+        Problems: values do not fit; every mistake with its place.
     """
     changed: Any = _copy(values)
     changed_places = dict(places)
@@ -143,8 +146,9 @@ def validate(
     try:
         return kind.model_validate(changed)
     except pydantic.ValidationError as error:
-        lines = [_line(each, changed_places, name, kind) for each in error.errors()]
-        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+        found = [_mistake(each, changed_places, name, kind) for each in error.errors()]
+        code = errors.UsageError.exit_code
+        raise errors.Problems([*dict.fromkeys(found)], code) from None
 
 
 def _plain(node, path, places, name):
@@ -157,33 +161,37 @@ def _plain(node, path, places, name):
         for key_node, value_node in node.value:
             where = f"{name}:{_mark(key_node.start_mark)}"
             if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
-                raise ValueError(f"{where}: a key must be a word.")
+                raise errors.UsageError("E012", "a key must be a word", where)
             key = key_node.value
             if key in values:
-                raise ValueError(f"{where}: {key!r} is there twice.")
+                remedy = "drop one of the two"
+                found = f"{key!r} is there twice"
+                raise errors.UsageError("E012", found, where, remedy=remedy)
             values[key] = _plain(value_node, (*path, key), places, name)
             places[(*path, key, _KEY)] = where
         return values
     try:
         return yaml.SafeLoader("").construct_object(node)
     except ValueError as error:  # a date that is none
-        raise ValueError(f"{places[path]}: {node.value!r}: {error}.") from error
+        found = f"{node.value!r}: {error}"
+        raise errors.UsageError("E011", found, places[path]) from error
 
 
 def _override(values, places, override, shorthand):
     """Sets one value by its dotted key."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise ValueError(
-            f"`{override}` is neither a file nor `dotted.key=value`, for example "
-            "`method.coefficient=0.3`."
+        raise errors.UsageError(
+            "E018",
+            f"`{override}` is neither a file nor `dotted.key=value`",
+            remedy="write a single value as in `method.coefficient=0.3`",
         )
     name = f"`{override}`"
     node = _compose(text, name)
     value = None if node is None else _plain(node, (), {}, name)
     *branches, last = dotted.split(".")
     if not all((*branches, last)):
-        raise ValueError(f"`{override}`: a key is empty in `{dotted}`.")
+        raise errors.UsageError("E018", f"a key is empty in `{dotted}`", name)
     place, node = f"command line, {override}", values
     for i, key in enumerate(branches):
         places.setdefault((*branches[: i + 1],), place)
@@ -193,9 +201,8 @@ def _override(values, places, override, shorthand):
             node[key] = {}
         node = node[key]
         if not isinstance(node, dict):
-            raise ValueError(
-                f"`{override}`: `{'.'.join(branches[: i + 1])}` has no keys."
-            )
+            found = f"`{'.'.join(branches[: i + 1])}` has no keys"
+            raise errors.UsageError("E018", found, name)
     node[last] = value
     path = (*branches, last)
     for old in [old for old in places if old[: len(path)] == path]:
@@ -203,7 +210,7 @@ def _override(values, places, override, shorthand):
     places[path] = places[(*path, _KEY)] = place
 
 
-def _line(error, places, name, kind):
+def _mistake(error, places, name, kind):
     """Says where a mistake is and what it is."""
     path = tuple(part for part in error["loc"] if part != "[key]")
     known = [
@@ -215,16 +222,21 @@ def _line(error, places, name, kind):
         where = places.get((*path, _KEY), where)
         fields = _fields(kind, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.0)
-        hint = f"did you mean `{near[0]}`? " if near else ""
-        return f"{where}: unknown key `{shown}`; {hint}There are {', '.join(fields)}."
+        hint = f"did you mean `{near[0]}`?" if near else ""
+        expected = f"one of {', '.join(fields)}"
+        return Message("E010", f"unknown key `{shown}`", where, expected, hint)
     if error["type"] == "missing":
-        return f"{where}: `{shown}` is missing."
+        return Message("E015", f"`{shown}` is missing", where)
+    place = f"{where}: `{shown}`" if shown else where
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, errors.AdaRankError):
+        return cause.message.within(place)
     message = error["msg"].removeprefix("Value error, ").removesuffix(".")
     if error["type"] == "value_error" or isinstance(error["input"], dict):
-        return f"{where}: `{shown}`: {message}." if shown else f"{where}: {message}."
+        return Message("E011", message, place)
     given = repr(error["input"])
     given = given if len(given) <= 80 else f"{given[:80]}…"
-    return f"{where}: `{shown}` is {given}: {message}."
+    return Message("E011", f"`{shown}` is {given}: {message}", where)
 
 
 def _fields(kind, path=()):

@@ -7,6 +7,7 @@ found, what was expected and what to do, and must leave nothing behind.
 import copy
 import io
 import json
+import math
 import os
 import pathlib
 import pickle
@@ -31,7 +32,8 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load, save
 
-from experiments import cli, messages, plan, run_vit
+from adarank_jax import errors
+from experiments import cli, plan, run_vit
 from tests import clip_family
 from tests.checkpoints.test_hostile_pickles import CODE
 from tests.checkpoints.test_torch_files import _text, archive, state_dict, tensor
@@ -1118,37 +1120,76 @@ def _(family):
 # G. Configuration, beside tests/experiments/test_yaml_config.py.
 
 
-@refused("52_no_experts", "no experts given", "for example", "model:")
+@refused("52_no_experts", "E301", "no experts given", "for example", "model:")
 def _(family):
     family.config["experts"] = {}
 
 
-@refused("54_twice", "'ANIMALS'", "one name twice")
+@refused("54_twice", "E302", "'ANIMALS'", "one name twice")
 def _(family):
     family.config["experts"]["ANIMALS"] = copy.deepcopy(family.expert())
 
 
-@refused("55_empty_name", "name of an expert is empty", "' '")
+@refused("55_empty_name", "E303", "name of an expert is empty", "' '")
 def _(family):
     family.config["experts"][" "] = copy.deepcopy(family.expert())
 
 
-@refused("55_control", r"'a\x1b[2Jb'", "cannot be shown", "letters, digits")
+@refused("55_control", "E303", r"'a\x1b[2Jb'", "cannot be shown", "letters, digits")
 def _(family):
     family.config["experts"]["a\x1b[2Jb"] = copy.deepcopy(family.expert())
 
 
-@refused("83_unknown_key", "my_merge.yaml:", "modle", "did you mean `model`")
+@refused("83_unknown_key", "E010", "my_merge.yaml:", "modle", "did you mean `model`")
 def _(family):
     family.expert()["modle"] = family.expert().pop("model")
 
 
-@refused("84_negative", "my_merge.yaml:", "num_steps", "at least 0", "-3")
+@refused("84_negative", "E011", "my_merge.yaml:", "num_steps", "at least 0", "-3")
 def _(family):
     family.config["adaptation"]["num_steps"] = -3
 
 
-@refused("86_conflict", "my_merge.yaml:", "tsv_m has no origin", "leave it out")
+@refused("84_rate", "E011", "my_merge.yaml:", "at most 10", "1000")
+def _(family):
+    family.config["adaptation"]["learning_rate"] = 1e3
+
+
+@refused("84_not_a_number", "E011", "my_merge.yaml:", "learning_rate", "nan")
+def _(family):
+    family.config["adaptation"]["learning_rate"] = math.nan
+
+
+@refused("84_temperature", "E011", "my_merge.yaml:", "temperature", "above 0", "got 0")
+def _(family):
+    family.config["adaptation"]["temperature"] = 0
+
+
+@refused("84_type", "E011", "my_merge.yaml:", "`seed` is 'many'", "integer")
+def _(family):
+    family.config["seed"] = "many"
+
+
+def plain_file(text):
+    """Returns a break that puts text before the configuration."""
+
+    def change(family):
+        text_of_all = text + yaml.safe_dump(family.config, sort_keys=False)
+        (family / "my_merge.yaml").write_text(text_of_all)
+
+    return change
+
+
+for name, text, words in (
+    ("tag", "seed: !!python/object/apply:os.system ['touch MARK']\n", ":1:7: tag "),
+    ("alias", "seed: &a 1\ndata_dir: *a\n", ":2:11: aliases (*a) are not supported"),
+    ("twice", "base: other\n", "'base' is there twice"),
+    ("tab", "adaptation:\n\tnum_steps: 1\n", ":2:1: not valid YAML"),
+):
+    case(f"85_{name}", plain_file(text), "E012", "my_merge.yaml:", words)
+
+
+@refused("86_conflict", "E013", "my_merge.yaml:", "tsv_m has no origin", "leave it out")
 def _(family):
     family.config["method"] = {"name": "tsv_m", "origin": "cart"}
 
@@ -1203,10 +1244,10 @@ def test_refused(case, family):
     options = family.options()
     before = family.listing()
     started = time.process_time()
-    with pytest.raises((KeyError, OSError, TypeError, ValueError)) as caught:
+    with pytest.raises(errors.AdaRankError) as caught:
         run_vit.main(options)
     seconds = time.process_time() - started
-    message = messages.explain(caught.value)
+    message = str(caught.value)
     missing = [
         words
         for words in case.words
@@ -1225,23 +1266,48 @@ def test_all_problems_are_listed_at_once(family):
     shutil.rmtree(family / "images/sizes")
     (family / "images/sizes").mkdir()
     family.config["adaptation"]["batch_size"] = 12
-    with pytest.raises(ValueError, match="4 problems, nothing was done") as caught:
+    family.head(weight=np.eye(3, 7))
+    with pytest.raises(errors.Problems) as caught:
         run_vit.main(family.options())
-    lines = [line for line in str(caught.value).splitlines() if line[1:3] == ". "]
-    assert [line.split(": ")[0] for line in lines[:3]] == [
-        "1. experts.animals.model",
-        "2. experts.numbers.model",
-        "3. experts.sizes.data",
+    found = caught.value.messages
+    assert [each.where.split(": ")[0] for each in found[:4]] == [
+        "experts.animals.model",
+        "experts.animals.head",
+        "experts.numbers.model",
+        "experts.sizes.data",
     ]
-    assert "batch_size" in lines[3] or "devices" in lines[3]
+    assert len(found) == 5 and "batch_size" in str(found[4])
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == "\n".join(map(str, found))
 
 
 def test_problems_of_experts_are_listed_beside_those_of_the_base(family):
     (family / f"base/{SECOND}").unlink()
     (family / ANIMALS).write_bytes(b"<html>")
-    with pytest.raises(ValueError, match="2 problems") as caught:
+    with pytest.raises(errors.Problems) as caught:
         run_vit.main(family.options())
-    assert "1. base: " in str(caught.value) and "web page" in str(caught.value)
+    assert len(caught.value.messages) == 2
+    assert caught.value.messages[0].where.startswith("base")
+    assert "web page" in str(caught.value)
+
+
+def test_five_mistakes_of_a_file_are_told_by_one_command(family, capsys):
+    family.expert()["modle"] = family.expert().pop("model")
+    family.config |= {"adaptation": {"batch_sise": 8}, "seed": "many"}
+    family.config["method"] = {"name": "tsv_m", "origin": "cart"}
+    family.expert("sizes")["classes"] = ["small"]
+    options = family.options()
+    before = family.listing()
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(run_vit.main, run_vit.Options, [*options.what, "--plan"])
+    shown = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and shown[-1] == "6 problems."
+    found = sorted(line[6:10] for line in shown if line.startswith("error "))
+    # The model that is spelt wrong is also missing.
+    assert found == ["E010", "E010", "E011", "E013", "E015", "E304"]
+    where = [line for line in shown if line.startswith("  where ")]
+    assert len(where) == 6 and all("my_merge.yaml:" in line for line in where)
+    assert family.listing() == before
 
 
 # What stops nothing is told.
@@ -1502,7 +1568,8 @@ def test_harmless_oddities_are_accepted(change, family, capsys, quick_plan):
 
 WATCH = """
 import encodings.cp437, json, pathlib, sys, tempfile
-from experiments import messages, run_vit
+from adarank_jax import errors
+from experiments import run_vit
 config, folder, pickles = sys.argv[1:4]
 tempfile.tempdir = folder + "/tmp"
 def door(*overrides):
@@ -1510,7 +1577,7 @@ def door(*overrides):
         run_vit.main(run_vit.Options(what=(config, *overrides),
             run_dir=pathlib.Path(folder, "run"), plan=not overrides))
     except SystemExit: return "planned"
-    except ValueError as error: return messages.explain(error)
+    except errors.AdaRankError as error: return str(error)
     return "ran"
 cases = json.loads(pathlib.Path(pickles).read_text())
 answers, seen = {"good": door(), "again": door("experts.animals.model=/none")}, None
@@ -1521,7 +1588,7 @@ def hook(event, args):
     if event == "compile" and args[1] == "<unknown>": return  # literals, by numpy
     if event in HARMLESS: return
     seen.append([event, repr(args)[:300]])
-HARMLESS = set("object.__getattr__ os.listdir os.scandir mmap.__new__ os.remove "
+HARMLESS = set("object.__getattr__ os.listdir os.scandir os.walk mmap.__new__ os.remove "
     "tempfile.mkstemp tempfile.mkdtemp sys._getframe builtins.id".split())
 sys.addaudithook(hook)
 seen = []
@@ -1584,10 +1651,10 @@ def test_hostile_files_fire_no_audit_event(family):
 # Exit codes, and what a terminal gets.
 
 
-def command(*arguments, cwd=None):
+def command(*arguments, cwd=None, platform="cpu"):
     return subprocess.run(
         [sys.executable, "-m", "experiments.run_vit", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": platform},
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -1603,7 +1670,7 @@ def test_refused_inputs_exit_with_3_and_no_escape_reaches_the_terminal(family):
     before = family.listing()
     shown = command(*options.what, "--run-dir", options.run_dir)
     assert shown.returncode == 3
-    assert "\nerror: experts.animals.data: " in shown.stderr
+    assert "\n  where     experts.animals.data" in shown.stderr
     assert "Traceback" not in shown.stderr
     assert r"\x1b[2J" in shown.stderr and r"\u202egnp.tac" in shown.stderr
     assert not {"\x1b", "\x07", "\u202e"} & {*shown.stderr, *shown.stdout}
@@ -1614,8 +1681,17 @@ def test_broken_configuration_exits_with_2(tmp_path):
     (tmp_path / "my_merge.yaml").write_text("base: [unclosed\nexperts:\n")
     shown = command("my_merge.yaml", cwd=tmp_path)
     assert shown.returncode == 2
-    assert shown.stderr.startswith("error: my_merge.yaml:2:")
+    assert shown.stderr.startswith("error E012: The file is not plain YAML\n")
+    assert "\n  where     my_merge.yaml:2:" in shown.stderr
     assert "Traceback" not in shown.stderr and os.listdir(tmp_path) == ["my_merge.yaml"]
+
+
+def test_device_that_is_not_there_exits_with_4(tmp_path):
+    shown = command("--plan", cwd=tmp_path, platform="no_such_device")
+    assert shown.returncode == 4, shown.stderr
+    assert "error E412: " in shown.stderr and "Traceback" not in shown.stderr
+    assert "\n  where     JAX_PLATFORMS=no_such_device\n" in shown.stderr
+    assert not os.listdir(tmp_path)
 
 
 def raising(error):
@@ -1628,17 +1704,25 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (cli.UsageError("no"), 2, "error: no\n"),
-        (KeyError("There is no task 'x'."), 3, "error: There is no task 'x'.\n"),
-        (ValueError("a\x1b[31mb"), 3, "error: a\\x1b[31mb\n"),
-        (FileNotFoundError(2, "No such file", "a.pt"), 3, "error: `a.pt`: no such"),
-        (PermissionError(13, "Permission denied", "/x"), 4, "error: `/x`: permission"),
-        (OSError(28, "No space left on device"), 4, "No space left"),
-        (MemoryError(), 4, "error: MemoryError"),
-        (FloatingPointError("NaN at step 3."), 5, "error: NaN at step 3.\n"),
+        (errors.UsageError("E011", "no"), 2, "error E011: "),
+        (errors.InputError("E101", "a\x1b[31mb"), 3, "found     a\\x1b[31mb\n"),
+        (errors.MissingError("E101", "gone"), 3, "error E101: "),
+        (errors.DamageError("E650", "gone"), 6, "error E650: "),
+        (FileNotFoundError(2, "No such file", "a.pt"), 4, "error E400: "),
+        (PermissionError(13, "Permission denied", "/x"), 4, "where     `/x`\n"),
+        (PermissionError(13, "Permission denied", "/x"), 4, "error E402: "),
+        (OSError(30, "Read-only file system", "/x"), 4, "error E402: "),
+        (OSError(28, "No space left on device"), 4, "found     no space left"),
+        (OSError(28, "No space left on device", "/x"), 4, "error E401: "),
+        (MemoryError(), 4, "error E411: "),
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 GB"), 4, "`adaptation.remat=true`"),
+        (RuntimeError("Unable to initialize backend 'tpu'"), 4, "error E412: "),
+        (FloatingPointError("NaN at step 3."), 5, "found     NaN at step 3.\n"),
         (KeyboardInterrupt(), 130, "Stopped; the same command goes on"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+    ids=lambda value: (
+        str(value)[:30] if isinstance(value, BaseException) else str(value)[:10].strip()
+    ),
 )
 def test_exit_code_tells_whose_turn_it_is(error, code, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run_vit"])
@@ -1647,6 +1731,42 @@ def test_exit_code_tells_whose_turn_it_is(error, code, message, monkeypatch, cap
     shown = capsys.readouterr().err
     assert stopped.value.code == code and message in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a\x1b[31mb"), KeyError("x"), RuntimeError("no"), TypeError()]
+)
+def test_error_that_nobody_foresaw_asks_for_a_report(error, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(raising(error), run_vit.Options, [])
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 1 and "\x1b" not in shown
+    trace, _, block = shown.partition("error E001: ")
+    assert trace.startswith("Traceback") and "in main" in trace
+    assert f"  found     {type(error).__name__}" in block
+    assert "  try       report it" in block
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_adds_the_traceback_wherever_it_is_written(place, capsys):
+    words = ["seed=1", "--plan"]
+    seen = []
+
+    def main(options):
+        seen.append(options)
+        raise errors.UsageError("E011", "no")
+
+    def shown(words):
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(main, run_vit.Options, words)
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    plain = shown(words)
+    words.insert(place, "--debug")
+    debugged = shown(words)
+    assert debugged.startswith("Traceback") and debugged.endswith(plain)
+    assert "Traceback" not in plain and seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import language
 from adarank_jax.data import glue
-from experiments import messages, plan, run_glue
+from experiments import plan, run_glue
 from tests import language_family
 from tests.data import tiny_tokenizers
 
@@ -537,9 +538,9 @@ def test_refused(name, family):
     break_(family)
     options = family.options()
     before = family.listing()
-    with pytest.raises((KeyError, OSError, TypeError, ValueError)) as caught:
+    with pytest.raises(errors.AdaRankError) as caught:
         run_glue.main(options)
-    message = messages.explain(caught.value)
+    message = str(caught.value)
     missing = [w for w in words if not any(each in message for each in w.split("|"))]
     assert not missing, message
     assert family.listing() == before
@@ -550,13 +551,14 @@ def test_all_problems_are_listed_at_once(family):
     family.expert("pairs")["data"] = str(family / "texts/pairs.jsonl")
     family.values("experts/kind", problem_type="regression")
     family.config["adaptation"]["batch_size"] = 12
-    with pytest.raises(ValueError, match="4 problems, nothing was done") as caught:
+    with pytest.raises(errors.Problems) as caught:
         run_glue.main(family.options())
-    lines = [line for line in str(caught.value).splitlines() if line[1:3] == ". "]
-    assert [line.split(": ")[0] for line in lines[:3]] == [
-        "1. experts.mood.model",
-        "2. experts.pairs.data",
-        "3. experts.kind.model",
+    found = caught.value.messages
+    assert len(found) == 4
+    assert [each.where.split(": ")[0] for each in found[:3]] == [
+        "experts.mood.model",
+        "experts.pairs.data",
+        "experts.kind.model",
     ]
 
 
@@ -715,13 +717,16 @@ def test_settings_of_roberta_are_told_to_a_user_of_gpt2(copy, chosen):
         family.config["adaptation"]["learning_rate"] = 5e-5
     family.config["method"] = method
     found = run_glue.KIND.check(_config(family), True)
-    told = [text for text in found.warnings if "for RoBERTa" in text]
+    told = [each for each in found.warnings if "for RoBERTa" in str(each)]
     assert not found.problems
     assert len(told) == (0 if chosen else 2)
     if not chosen:
-        assert told[0].startswith("method: the start of CART here is coefficient 1.6")
-        assert "coefficient 1.3 and rank ratio 0.01 for gpt2" in told[0]
-        assert told[1].startswith("adaptation.learning_rate: 0.0001 is the authors'")
+        assert told[0].where == "method"
+        assert told[0].found.startswith("the start of CART here is coefficient 1.6")
+        assert "coefficient 1.3 and rank ratio 0.01 for gpt2" in told[0].found
+        assert told[1].where == "adaptation.learning_rate"
+        assert told[1].found.startswith("0.0001 is the authors'")
+        assert {each.code for each in told} == {"W013"}
 
 
 def test_settings_of_roberta_are_told_to_a_user_of_bert(copy):
@@ -729,26 +734,27 @@ def test_settings_of_roberta_are_told_to_a_user_of_bert(copy):
     family.config["method"] = {"name": "adarank", "origin": "cart"}
     family.config["compare"] = ["individual", "cart"]
     found = run_glue.KIND.check(_config(family), True)
-    told = [text for text in found.warnings if "for RoBERTa" in text]
+    told = [each for each in found.warnings if "for RoBERTa" in str(each)]
     assert not found.problems
-    assert [text.split(": ")[0] for text in told] == [
+    assert [each.where for each in told] == [
         *("method", "compare.1", "adaptation.learning_rate")
     ]
-    assert "coefficient 1.6 and rank ratio 0.04 for RoBERTa, and have no run" in told[0]
-    assert "no run of bert" in told[2]
+    usual = "coefficient 1.6 and rank ratio 0.04 for RoBERTa, and have no run"
+    assert usual in told[0].found
+    assert "no run of bert" in told[2].found
     # Who states both has chosen, be it the same numbers.
     family.config["method"] |= {"coefficient": 1.6, "rank_ratio": 0.04}
     family.config["compare"] = ["individual"]
     family.config["adaptation"]["learning_rate"] = 2e-4
     found = run_glue.KIND.check(_config(family), True)
-    assert not [text for text in found.warnings if "for RoBERTa" in text]
+    assert not [each for each in found.warnings if "for RoBERTa" in str(each)]
 
 
 def test_classes_of_a_checkpoint_without_names_contradict_nothing(family, capsys):
     family.values(id2label={"0": "LABEL_0", "1": "LABEL_1"})
     family.expert()["classes"] = ["bad", "good"]
     found = run_glue.KIND.check(_config(family), True)
-    assert not [text for text in found.warnings if "classes: " in text]
+    assert not [each for each in found.warnings if "classes: " in str(each)]
 
 
 def _own_head(family):
@@ -783,7 +789,7 @@ def test_numbers_of_a_head_without_names_are_its_rows(family):
     family.values(id2label=None)
     found = run_glue.KIND.check(_config(family), True)
     assert not found.problems
-    assert not [text for text in found.warnings if "trust" in text]
+    assert not [each for each in found.warnings if "trust" in str(each)]
     np.testing.assert_array_equal(found.build(None).labels[0], named)
 
 

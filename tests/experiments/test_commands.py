@@ -6,7 +6,8 @@ import pathlib
 import pytest
 import yaml
 
-from experiments import cli, commands, presets, run_glue, run_vit, text_presets
+from adarank_jax import errors
+from experiments import commands, presets, run_glue, run_vit, text_presets
 from experiments.image_config import ImageMergeConfig
 from experiments.text_config import TextMergeConfig
 from tests import language_family
@@ -30,16 +31,17 @@ def images(folder):
 
 def test_file_of_the_other_command_is_refused_in_one_line(tmp_path):
     file = write(tmp_path, images(tmp_path))
-    with pytest.raises(cli.UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         run_glue.main(run_glue.Options(what=(str(file),), run_dir=tmp_path / "run"))
     message = str(caught.value)
+    assert message.startswith("E013 ")
     assert message.endswith(
-        "looks like a file for run_vit: its base is a model of type clip. Give it to "
+        "looks like a file for run_vit: its base is a model of type clip; give it to "
         "`python -m experiments.run_vit`."
     )
     assert "\n" not in message
     file = write(tmp_path, language_family.write(tmp_path / "texts"))
-    with pytest.raises(cli.UsageError, match="looks like a file for run_glue: "):
+    with pytest.raises(errors.UsageError, match="looks like a file for run_glue: "):
         run_vit.main(run_vit.Options(what=(str(file),), run_dir=tmp_path / "run"))
 
 
@@ -82,8 +84,9 @@ def test_folder_of_a_run_of_the_other_command_is_told_as_such(tmp_path, monkeypa
     run_glue.main(run_glue.Options(what=(str(file),)))
     assert pathlib.Path("runs/my_merge/results.json").is_file()
     write(tmp_path, {"base": "b", "experts": {"a": {"model": "m", "data": "mnist"}}})
-    with pytest.raises(cli.UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         run_vit.main(run_vit.Options(what=(str(file),)))
     assert str(caught.value) == (
-        "`runs/my_merge` holds a run of run_glue; choose another folder with --run-dir."
+        "E620 `runs/my_merge`: holds a run of run_glue; choose another folder with "
+        "--run-dir."
     )

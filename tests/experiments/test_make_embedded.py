@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import files
 from experiments import embedded_suite, make_embedded, training
 
@@ -53,7 +54,7 @@ def test_make_embedded_does_not_make_again_what_is_there(made, monkeypatch):
 
 
 def test_make_embedded_names_the_nearest_task(tmp_path):
-    with pytest.raises(KeyError, match="did you mean 'shapes'"):
+    with pytest.raises(errors.UsageError, match="did you mean 'shapes'"):
         make_embedded.main(
             make_embedded.Config(run_dir=tmp_path / "out", tasks=("shaeps",))
         )

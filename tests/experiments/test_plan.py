@@ -5,6 +5,7 @@ import time
 import pytest
 from huggingface_hub import constants
 
+from adarank_jax.errors import Message
 from experiments import clip_suite, plan, presets, results, sizes, yaml_config
 from experiments.image_config import ImageMergeConfig
 
@@ -77,14 +78,19 @@ def test_plan_without_a_network_lists_everything_that_is_missing(planned, tmp_pa
     assert "next" not in dict(described.lines)
     assert "time" not in dict(described.lines)  # nothing is timed for nothing
     assert len(described.problems) == 1 + 2 * len(config.task_names)
-    assert "not in the cache" in described.problems[0]
+    assert "not in the cache" in str(described.problems[0])
 
 
 def test_problems_are_shown_first(capsys):
     lines = [("base", "here")]
-    plan.show(plan.Plan(["`base`: gone"], ["odd"], lines), results.table_console())
-    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert shown == ["PLAN", "problem", "base", "warning"]
+    gone, odd = Message("E101", "gone", "`base`"), Message("W100", "odd")
+    plan.show(plan.Plan([gone], [odd], lines), results.table_console())
+    assert capsys.readouterr().out.splitlines() == [
+        "PLAN  1 problem, 1 warning; nothing was changed",
+        "problem   E101 `base`: gone.",
+        "base      here",
+        "warning W100: odd.",
+    ]
 
 
 @pytest.mark.parametrize(

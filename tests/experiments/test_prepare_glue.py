@@ -75,7 +75,7 @@ def test_tfds_says_what_it_needs(server, tmp_path, capsys, monkeypatch):
     run(dataset="mnli", source="tfds", data_dir=tmp_path, plan=True)
     assert "needs a download of 312.8 MB by tfds" in capsys.readouterr().out
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="importlib_resources to prepare rte"):
+    with pytest.raises(OSError, match="E420 .*importlib_resources to prepare rte"):
         run(dataset="rte", source="tfds", data_dir=tmp_path)
 
 

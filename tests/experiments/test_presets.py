@@ -2,6 +2,7 @@ import pathlib
 
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.data import registry
 from experiments import presets, yaml_config
 from experiments.image_config import ImageMergeConfig
@@ -93,7 +94,9 @@ def test_preset_has_the_published_settings():
 
 
 def test_unknown_preset_is_answered_with_the_nearest():
-    with pytest.raises(KeyError, match="did you mean 'vit-b32-8-cart-adarank'"):
+    with pytest.raises(
+        errors.UsageError, match="did you mean 'vit-b32-8-cart-adarank'"
+    ):
         presets.get("vit-b32-8-cart-adarnk")
 
 

@@ -313,7 +313,7 @@ def test_list_presets_shows_those_of_text_only(capsys):
     ("arguments", "code", "message"),
     [
         (("--preset", "roberta-cart-adarnk"), 2, "did you mean 'roberta-cart-adarank'"),
-        (("my_merge.yaml",), 2, "There is no file `my_merge.yaml`"),
+        (("my_merge.yaml",), 2, "there is no file `my_merge.yaml`"),
         (("--preset", "gpt2-cart-adarank", "qkv=split"), 2, "unknown key `qkv`"),
     ],
 )

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from adarank_jax import mergers, tree
+from adarank_jax import errors, mergers, tree
 from adarank_jax.checkpoints import files
 from adarank_jax.core import merge, task_vectors
 from experiments import embedded_suite, plan, rebuild, results, run, run_vit, starts
@@ -125,18 +125,19 @@ def test_other_options_in_the_same_folder_are_refused(finished):
         ((), {"preset": "vit-b32-8-cart-adarnk"}, "'vit-b32-8-cart-adarank'"),
         (("tasks=[mnist,shaeps]",), {}, "did you mean 'shapes'"),
         (("tasks=[mnist,mnist]",), {}, "each task once"),
-        (("method.orgin=cart",), {}, "did you mean `origin`"),
-        (("qkv=split",), {}, "`qkv` must be fused"),
-        (("adaptation.batch_size=12",), {}, "multiple of|divide"),
-        (("adaptation.parallel=pmapped",), {}, "parallel.*'auto', 'pmap'"),
+        (("method.orgin=cart",), {}, "E010 .*did you mean `origin`"),
+        (("qkv=split",), {}, "E013 `qkv` must be fused"),
+        (("adaptation.batch_size=12",), {}, "E013 .*(multiple of|divide)"),
+        (("adaptation.parallel=pmapped",), {}, "E011 .*parallel.*'auto', 'pmap'"),
         ((), {"coordinator": "localhost"}, "`num_processes` is missing"),
     ],
 )
 def test_bad_options_are_refused_before_a_folder_is_made(
     tmp_path, overrides, flags, message
 ):
-    with pytest.raises((KeyError, ValueError), match=message):
+    with pytest.raises(errors.AdaRankError, match=message) as caught:
         run_vit.main(options(tmp_path / "run", *overrides, **flags))
+    assert caught.value.exit_code == 2
     assert not (tmp_path / "run").exists()
 
 
@@ -163,7 +164,7 @@ def test_plan_lists_every_problem_at_once(tmp_path, capsys):
         wrong = ("qkv=split", "adaptation.batch_size=12")
         run_vit.main(options(tmp_path / "run", *wrong, plan=True))
     shown = capsys.readouterr().out
-    assert stopped.value.code == 3
+    assert stopped.value.code == 2
     assert "2 problems" in shown
     assert shown.count("\nproblem ") == 2
 
@@ -234,7 +235,7 @@ def test_missing_assets_name_the_command_that_makes_them(tmp_path):
     [
         (("--preset", "embeded"), "did you mean 'embedded'"),
         (("tasks=[shaeps]",), "did you mean 'shapes'"),
-        (("my_merge.yaml",), "There is no file `my_merge.yaml`"),
+        (("my_merge.yaml",), "there is no file `my_merge.yaml`"),
         (("--run-dri", "x"), "--run-dir"),
         (("--run-dir", "/dev/null/run"), "--run-dir"),
         (("adaptation.num_steps=-3",), "num_steps"),

@@ -2,9 +2,9 @@ import pathlib
 
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.data import glue
 from experiments import (
-    cli,
     run_glue,
     starts,
     text_config,
@@ -92,7 +92,7 @@ def test_checkpoints_are_those_of_the_leagues():
 def test_leagues_are_never_mixed():
     changed = ["experts.cola.metric=accuracy"]
     with pytest.raises(
-        ValueError, match="must be matthews in the league AdaRank.*null"
+        errors.Problems, match="must be matthews in the league AdaRank.*null"
     ):
         text_presets.configure("roberta-cart-adarank", changed)
     free = text_presets.configure("roberta-cart-adarank", [*changed, "published=null"])
@@ -158,7 +158,7 @@ def test_preset_with_other_settings_has_no_published_number():
 
 
 def test_unknown_preset_is_answered_with_the_nearest():
-    with pytest.raises(KeyError, match="did you mean 'roberta-cart-adarank'"):
+    with pytest.raises(errors.UsageError, match="did you mean 'roberta-cart-adarank'"):
         text_presets.configure("roberta-cart-adarnk")
 
 
@@ -204,14 +204,15 @@ def test_demo_is_a_short_run_of_the_authors_batch_and_temperature(cache):
     "what", [("seeed=3",), ("adaptation.num_steps=-1",), ("method=adarnk",)]
 )
 def test_demo_refuses_a_mistake_before_it_makes_anything(cache, tmp_path, what):
-    with pytest.raises(cli.UsageError):
+    with pytest.raises(errors.Problems) as caught:
         run_glue.main(demo(tmp_path, *what))
+    assert caught.value.exit_code == 2
     assert not [*tmp_path.iterdir()]
 
 
 def test_demo_refuses_a_run_folder_before_it_makes_anything(cache, tmp_path):
     (tmp_path / "run").write_text("a file")
-    with pytest.raises((cli.UsageError, OSError), match="run"):
+    with pytest.raises((errors.UsageError, OSError), match="run"):
         run_glue.main(demo(tmp_path))
     assert not cache.exists()
 
@@ -220,11 +221,11 @@ def test_demo_refuses_a_run_folder_before_it_makes_anything(cache, tmp_path):
     ("what", "flags"), [(("offline=true",), {}), ((), {"offline": True})]
 )
 def test_demo_offline_says_how_to_make_it(cache, tmp_path, what, flags):
-    with pytest.raises(ValueError, match="python -m experiments.text_demo"):
+    with pytest.raises(errors.Problems, match="python -m experiments.text_demo"):
         run_glue.main(demo(tmp_path, *what, **flags))
     with pytest.raises(SystemExit) as stop:
         run_glue.main(demo(tmp_path, *what, plan=True, **flags))
-    assert stop.value.code == cli.REFUSED
+    assert stop.value.code == 3
     assert not [*tmp_path.iterdir()]
 
 
@@ -243,7 +244,7 @@ def test_plan_of_the_demo_says_what_is_made_first(cache, tmp_path, capsys):
 def test_demo_is_made_before_it_is_merged(cache, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(text_demo, "prepare", lambda *args: made.append(args[0]))
-    with pytest.raises(ValueError, match="There is no") as error:
+    with pytest.raises(errors.Problems, match="(?i)there is no") as error:
         run_glue.main(demo(tmp_path))
     assert made == [cache / "adarank_jax" / "text_demo"]
     assert str(cache) in str(error.value)

@@ -2,6 +2,7 @@ import pathlib
 
 import pytest
 
+from adarank_jax import errors
 from adarank_jax.checkpoints import folders
 from experiments import run_vit, write_embedded, yaml_config
 from experiments.image_config import ImageMergeConfig
@@ -30,11 +31,11 @@ def test_what_is_written_passes_every_check(family, capsys):
 
 
 def test_a_folder_that_is_there_is_left_alone(family):
-    with pytest.raises(FileExistsError, match="family"):
+    with pytest.raises(errors.MachineError, match="E404 .*family"):
         write_embedded.main(write_embedded.Config(family))
 
 
 def test_unknown_task_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError, match="did you mean 'mnist'"):
+    with pytest.raises(errors.UsageError, match="did you mean 'mnist'"):
         write_embedded.main(write_embedded.Config(tmp_path / "x", ("mnits",)))
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from adarank_jax import errors
 from experiments import presets, yaml_config
 from experiments.image_config import ImageMergeConfig
 from experiments.yaml_config import read_config
@@ -41,8 +42,9 @@ def refused(read, tmp_path):
     """Returns the message of a refusal, without the folder."""
 
     def refused(text, *overrides):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(errors.AdaRankError) as caught:
             read(text, *overrides)
+        assert caught.value.exit_code == 2
         return str(caught.value).replace(f"{tmp_path}/", "")
 
     return refused
@@ -72,14 +74,22 @@ def test_numbers_may_be_written_in_any_way(read, number):
 MISTAKES = [
     (
         *("  learning_rate", "  leraning_rate"),
-        "my.yaml:16:3: unknown key `adaptation.leraning_rate`; did you mean "
-        "`learning_rate`?",
+        "E010 my.yaml:16:3: unknown key `adaptation.leraning_rate`, expected one of "
+        "|; did you mean `learning_rate`?",
     ),
-    ("method:", "methods:", "11:1: unknown key `methods`; did you mean `method`?"),
-    ("classes:", "clases:", "6:5: unknown key `experts.cats.clases`; did you mean"),
+    ("method:", "methods:", "11:1: unknown key `methods`|; did you mean `method`?"),
+    ("classes:", "clases:", "6:5: unknown key `experts.cats.clases`|; did you mean"),
     ("on_bad_image", "on_bad_images", "9:33: unknown key `experts.dogs.data.on_bad_"),
-    ("    model: experts/dogs\n", "", "my.yaml:8:5: `experts.dogs.model` is missing"),
-    ("num_steps: 100", "num_steps: many", "15:14: `adaptation.num_steps` is 'many': "),
+    (
+        "    model: experts/dogs\n",
+        "",
+        "E015 my.yaml:8:5: `experts.dogs.model` is",
+    ),
+    (
+        "num_steps: 100",
+        "num_steps: many",
+        "E011 |my.yaml:15:14: `adaptation.num_steps` is",
+    ),
     ("num_steps: 100", "num_steps: 1.5", "15:14: `adaptation.num_steps` is 1.5: "),
     ("num_steps: 100", "num_steps: -1", "`num_steps` must be at least 0, got -1."),
     ("num_steps: 100", "temperature: 0", "above 0 and finite, got 0"),
@@ -90,9 +100,9 @@ MISTAKES = [
     ("coefficient: 1.5", "rank_ratio: 0", "13:15: `method.rank_ratio` is 0: "),
     ("coefficient: 1.5", "rank_ratio: 1.1", "less than or equal to 1"),
     ("name: adarank", "name: adarnk", "my.yaml:12:9: `method.name` is 'adarnk'"),
-    ("name: adarank", "name: pretrained", "pretrained has no coefficient; leave"),
+    ("name: adarank", "name: pretrained", "E013 |pretrained has no coefficient; leave"),
     ("skip", "ignore", "9:47: `experts.dogs.data.on_bad_image` is 'ignore'"),
-    ("[tabby, siamese]", "[tabby]", "at least two classes, got 1"),
+    ("[tabby, siamese]", "[tabby]", "E304 |at least two classes, got 1"),
     (
         *("folder: images/dogs", "folder: a, npz: b"),
         "name exactly one of dataset, folder, npz, parquet, got ['folder', 'npz']",
@@ -102,7 +112,8 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("old", "new", "message"), MISTAKES)
 def test_mistake_is_told_with_its_place(refused, old, new, message):
-    assert message in refused(replaced(old, new))
+    told = refused(replaced(old, new))
+    assert all(part in told for part in message.split("|")), told
 
 
 def test_every_mistake_is_told_at_once(refused):
@@ -117,7 +128,7 @@ def test_every_mistake_is_told_at_once(refused):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD + "base: other\n", "my.yaml:17:1: 'base' is there twice"),
+        (GOOD + "base: other\n", "E012 my.yaml:17:1: 'base' is there twice"),
         (replaced("  dogs:", "  cats:"), "my.yaml:7:3: 'cats' is there twice"),
         ("base: &b x\nexperts: *b\n", "my.yaml:2:10: aliases (*b) are not supported"),
         ("base: !!python/object/apply:os.system [true]\n", "my.yaml:1:7: tag "),
@@ -129,9 +140,9 @@ def test_every_mistake_is_told_at_once(refused):
         ("base: 'x\n", "not valid YAML"),
         ("? [a, b]\n: c\n", "my.yaml:1:3: a key must be a word"),
         ("<<: {base: x}\n", "tag:yaml.org,2002:merge' is not supported"),
-        ("- base\n", "my.yaml: expected a mapping with the keys base, experts"),
-        ("", "my.yaml: expected a mapping with the keys base, experts"),
-        ("just words\n", "my.yaml: expected a mapping"),
+        ("- base\n", "my.yaml: no mapping, expected a mapping with the keys base, exp"),
+        ("", "my.yaml: no mapping, expected a mapping with the keys base, exp"),
+        ("just words\n", "my.yaml: no mapping, expected a mapping"),
         ("a: 1\n---\nb: 2\n", "my.yaml"),
         ("base: x\x00y\n", "my.yaml"),
         (
@@ -166,16 +177,16 @@ def test_largest_file_is_read_in_time(read):
 
 def test_other_text_is_refused(tmp_path):
     (tmp_path / "my.yaml").write_bytes(b"base: \xff\xfe\n")
-    with pytest.raises(ValueError, match="my.yaml` is not UTF-8 text"):
+    with pytest.raises(errors.UsageError, match="E012 .*my.yaml` is not UTF-8 text"):
         read_config(ImageMergeConfig, tmp_path / "my.yaml")
 
 
 def test_missing_file_is_answered_with_the_nearest(tmp_path):
     (tmp_path / "my_merge.yaml").write_text(GOOD)
-    with pytest.raises(FileNotFoundError, match="did you mean `.*my_merge.yaml`"):
+    with pytest.raises(errors.UsageError, match="did you mean `.*my_merge.yaml`"):
         read_config(ImageMergeConfig, tmp_path / "my_merg.yaml")
     for other in ("nowhere/x.yaml", "pairs.yaml"):
-        with pytest.raises(FileNotFoundError, match=r"There is no file `.*`\.$"):
+        with pytest.raises(errors.UsageError, match=r"E017 there is no file `.*`\.$"):
             read_config(ImageMergeConfig, tmp_path / other)
 
 
@@ -214,9 +225,12 @@ def test_override_spells_out_a_short_form(read):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sead=1", "command line, sead=1: unknown key `sead`; did you mean `seed`?"),
+        (
+            "sead=1",
+            "E010 command line, sead=1: unknown key `sead`|did you mean `seed`",
+        ),
         ("seed=x", "command line, seed=x: `seed` is 'x'"),
-        ("seed", "`seed` is neither a file nor `dotted.key=value`"),
+        ("seed", "E018 `seed` is neither a file nor `dotted.key=value`"),
         ("=1", "`=1` is neither a file nor"),
         ("seed.x=1", "command line, seed.x=1: `seed`: Input should be a valid integer"),
         ("experts.cats.model.x.y=1", "has no keys"),
@@ -224,14 +238,15 @@ def test_override_spells_out_a_short_form(read):
         ("seed=[1", "`seed=[1`:1:3: not valid YAML"),
         ("seed=!!python/name:os.system", "os.system' is not supported"),
         ("seed=&a [*a]", "aliases (*a) are not supported"),
-        ("tasks=[dgos]", "did you mean 'dogs'"),
-        ("tasks=[]", "`tasks` must name each task once"),
+        ("tasks=[dgos]", "E016 |did you mean 'dogs'"),
+        ("tasks=[]", "E302 |`tasks` must name each task once"),
         ("experts.cats.head.=1", "a key is empty"),
         ("a..b=1", "a key is empty"),
     ],
 )
 def test_override_that_does_not_fit_is_refused(refused, override, message):
-    assert message in refused(GOOD, override)
+    told = refused(GOOD, override)
+    assert all(part in told for part in message.split("|")), told
 
 
 @pytest.mark.parametrize("name", ["tsv_m", "iso_c", "weight_averaging", "cart"])
