@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import tyro
 
 from adarank_jax import errors
+from adarank_jax.adaptation import signals
 from adarank_jax.errors import AdaRankError, Message
 from experiments import messages
 
@@ -22,8 +23,8 @@ INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 done; 1 an error that nobody foresaw; 2 a mistake in options or "
     "configuration; 3 inputs refused; 4 disk, permission or memory; 5 numbers that are "
-    "not finite; 6 a damaged run or export; 130 stopped. docs/errors.md explains the "
-    "code of every error. --debug adds the traceback to an error."
+    "not finite; 6 a damaged run or export; 130 and 143 stopped by SIGINT and SIGTERM, "
+    "with the state saved. docs/errors.md explains the code of every error. --debug adds the traceback to an error."
 )
 
 
@@ -68,12 +69,11 @@ def run(
     try:
         name = getattr(sys.modules["__main__"].__spec__, "name", None)
         prog = f"python -m {name}" if name else None
-        main(tyro.cli(config_type, prog=prog, description=description, args=plain))
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "Stopped; the same command goes on from the newest checkpoint.\n"
-        )
-        leave(INTERRUPTED)
+        with signals.raised():
+            main(tyro.cli(config_type, prog=prog, description=description, args=plain))
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write("Stopped; the same command goes on from the newest state.\n")
+        leave(getattr(stopped, "exit_code", INTERRUPTED))
     except Exception as error:  # noqa: BLE001  every error ends in a message and a code
         found = refusal(error)
         code = UNEXPECTED if found is None else found.exit_code

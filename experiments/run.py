@@ -134,8 +134,10 @@ def main(options: Options, kind: Kind) -> None:
     with cli.usage():
         config, run_dir = _configuration(options, kind)
         if hosts.is_lead():
-            run_folder.check_folder(run_dir)
-            if not options.restart:
+            if options.restart:
+                run_folder.check_restart(run_dir)
+            else:
+                run_folder.check_folder(run_dir)
                 saved = run_folder.read_config(run_dir)
                 commands.check_folder(run_dir, saved, kind.config)
             export.check_target(run_dir / EXPORT_FOLDER)
@@ -181,8 +183,7 @@ def _plan(config, inputs, run_dir, options):
         if not inputs.problems:
             found = run_folder.differences(run_dir, _decisive(config, inputs))
             if found and not options.restart:
-                told = found if isinstance(found, Message) else Message("E620", found)
-                inputs = inputs._replace(problems=[told])
+                inputs = inputs._replace(problems=[found])
         plan.show(plan.describe(config, inputs, run_dir), results.table_console())
     raise SystemExit(suites.exit_code(inputs.problems) if inputs.problems else 0)
 
