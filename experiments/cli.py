@@ -24,7 +24,8 @@ EXIT_CODES = (
     "Exit codes: 0 done; 1 an error that nobody foresaw; 2 a mistake in options or "
     "configuration; 3 inputs refused; 4 disk, permission or memory; 5 numbers that are "
     "not finite; 6 a damaged run or export; 130 and 143 stopped by SIGINT and SIGTERM, "
-    "with the state saved. docs/errors.md explains the code of every error. --debug adds the traceback to an error."
+    "with the state saved. docs/errors.md explains the code of every error. --debug "
+    "adds the traceback to an error."
 )
 
 

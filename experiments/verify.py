@@ -14,7 +14,7 @@ import tyro
 
 from adarank_jax import errors
 from adarank_jax.adaptation import verify
-from experiments import cli, results_table
+from experiments import cli, results
 from experiments.messages import printable
 
 
@@ -35,7 +35,7 @@ def main(options: Options) -> None:
     Raises:
         Problems: something is damaged.
     """
-    console = results_table.table_console()
+    console = results.table_console()
     damage = []
     for folder in options.folders:
         count = 0

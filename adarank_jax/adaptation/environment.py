@@ -1,6 +1,7 @@
 """What decides the last bits of a step, beside its inputs."""
 
 import hashlib
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -8,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jaxlib
 
 
 def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
@@ -22,14 +22,14 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
     """
     return {
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
         "processor": processor(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision),
+        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"]),
     }
 
 
