@@ -1228,8 +1228,8 @@ def hook(event, args):
     if event == "compile" and args[1] == "<unknown>": return  # literals, by numpy
     if event in HARMLESS: return
     seen.append([event, repr(args)[:300]])
-HARMLESS = set("object.__getattr__ os.listdir os.scandir os.walk mmap.__new__ os.remove "
-    "tempfile.mkstemp tempfile.mkdtemp sys._getframe builtins.id".split())
+HARMLESS = set("object.__getattr__ os.listdir os.scandir os.walk mmap.__new__ "
+    "os.remove tempfile.mkstemp tempfile.mkdtemp sys._getframe builtins.id".split())
 sys.addaudithook(hook)
 seen = []
 for name, override in cases.items():
