@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+import jax
 import yaml
 from rich import box  # noqa: F401  what a first run would import on its way
 
@@ -168,6 +169,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    # Programs are kept, as between two starts of a user.
+    jax.config.update("jax_compilation_cache_dir", str(options.folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     file = options.folder / "merge.yaml"
     write = lambda: tiny_family.write(options.folder)
     assert wait(fork(write, options.folder / "family.log")) == 0
