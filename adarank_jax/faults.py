@@ -19,8 +19,8 @@ POINTS = (
     "state-dropped",
     "measured",
     "export-half-written",
-    "export-old-aside",
     "export-in-place",
+    "export-old-aside",
 )
 """Every place; a run comes to most of them many times."""
 

@@ -1,0 +1,104 @@
+"""Runs of the real command that are killed, damaged, starved and stopped."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from adarank_jax import faults
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def program(name, folder, *words):
+    """Runs one of the programs beside this file; returns what it found."""
+    command = [sys.executable, "-m", f"tests.experiments.{name}", str(folder), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(900)
+def test_ten_kills_and_one_at_every_named_point_lose_nothing(tmp_path):
+    found = program("killed_runs", tmp_path, "--random", "10", "--points", "1")
+    assert found["same"]
+    assert (found["random"]["kills"], found["random"]["lost"]) == (10, [])
+    points = found["points"]
+    assert (points["kills"], points["lost"]) == (len(faults.POINTS), [])
+    assert not points["missed"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_hundred_kills_lose_nothing(tmp_path):
+    found = program("killed_runs", tmp_path, "--random", "100", "--points", "4")
+    assert (found["random"]["kills"], found["random"]["lost"]) == (100, [])
+    assert found["points"]["lost"] == []
+    assert found["points"]["kills"] >= 30
+
+
+def test_flipped_bits_are_never_silent(tmp_path):
+    found = program("damaged_runs", tmp_path, "--flips", "8")
+    assert found["flips"]["silent"] == []
+    assert sum(found["flips"]["counts"].values()) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_flips_and_every_truncation_are_never_silent(tmp_path):
+    found = program("damaged_runs", tmp_path, "--flips", "200", "--truncations")
+    for kind in ("flips", "truncations"):
+        assert found[kind]["silent"] == []
+    assert sum(found["flips"]["counts"].values()) >= 195
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """The tiny merge, and a run of it that was left alone."""
+    folder = tmp_path_factory.mktemp("family")
+    program("stopped_runs", folder, "--prepare")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_stop_saves_the_step_it_is_at_and_the_rest_is_the_same(family, name, code):
+    found = program("stopped_runs", family, "--signal", name)
+    assert found["code"] == code
+    assert found["saved"] == found["rows"] < 40
+    assert found["saved"] % 5, "this was a step of the period anyway"
+    assert found["same"]
+
+
+def test_save_on_demand_goes_on(family):
+    found = program("stopped_runs", family, "--signal", "SIGUSR1")
+    assert found["code"] == 0
+    assert any(step % 5 for step in found["steps"])
+    assert found["same"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_full_disk_keeps_the_state_before_and_goes_on_when_there_is_room(
+    family, tmp_path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a disk")
+    try:
+        found = program("stopped_runs", family, "--disk", str(disk))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert found["code"] == 4
+    assert "E401" in found["told"] and "bytes are free" in found["told"]
+    assert found["same"]
+
+
+def test_second_run_in_one_folder_is_refused_and_harms_nothing(family):
+    found = program("stopped_runs", family, "--twice")
+    assert found["second"] == 4
+    assert "E610" in found["told"] and str(found["pid"]) in found["told"]
+    assert (found["code"], found["same"]) == (0, True)
