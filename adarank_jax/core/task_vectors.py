@@ -42,7 +42,8 @@ def average(finetuned: Sequence[Tree]) -> Tree:
         total = first.astype(jnp.float32)
         for other in others:
             total += other
-        total /= np.float32(len(finetuned))
+        # XLA divides by multiplying, so that NumPy must do the same for equal bits.
+        total *= np.float32(1 / len(finetuned))
         return total
 
     return jax.tree.map(mean, *finetuned)
