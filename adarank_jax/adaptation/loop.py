@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -24,10 +23,10 @@ from adarank_jax.adaptation import (
     prefetch,
     signals,
 )
-from adarank_jax.adaptation.collapse import CollapseGuard
 from adarank_jax.adaptation.objectives import Objective
 from adarank_jax.adaptation.progress import AdaptationProgress
 from adarank_jax.adaptation.record import Record
+from adarank_jax.adaptation.rows import Rows
 from adarank_jax.adaptation.run_folder import RunFolder
 from adarank_jax.adaptation.signals import Wish
 from adarank_jax.adaptation.step import (
@@ -39,7 +38,6 @@ from adarank_jax.adaptation.step import (
 )
 from adarank_jax.core import svd
 from adarank_jax.core.merge import Mask, Variables
-from adarank_jax.errors import Message
 from adarank_jax.tree import Tree
 
 
@@ -209,7 +207,6 @@ def adapt(
         if hosts.is_lead():
             options = {key: getattr(config, key) for key in _ROUNDING}
             record = Record(folder, name, problem.factors, devices, options)
-            stack.callback(record.close)
             restored = record.restore(start, console)
         first, state = hosts.from_lead(restored or (0, start))
         first = int(first)
@@ -245,24 +242,25 @@ def adapt(
         )
         stack.enter_context(contextlib.closing(examples))
         requests = stack.enter_context(signals.noted())
-        rows = _Rows(name, problem, config, record, console)
-        late = None
+        rows = Rows(name, problem.tasks, config.on_collapse, record, console)
+        late, saving = None, 0.0
         for number, (batch, waited) in enumerate(examples, start=first):
             if number == first:
-                rows.watch(_num_classes(encode, problem, batch))
+                rows.watch(_num_classes(encode, problem, batch), config.batch_size)
                 needs = memory.needs(step, state, origin, factors, heads, batch)
                 memory.check(needs, devices)
             state, metrics = step(state, origin, factors, heads, batch)
             if late is not None:  # one step late, so that the device never waits
                 progress.update(number, rows.write(*late))
-            late, done = (number, metrics, waited), number + 1
+            late, done = (number, metrics, waited, saving), number + 1
+            saving = 0.0
             wish = _agreed(requests, done)
             if wish or done % config.checkpoint_every == 0 or done == config.num_steps:
                 progress.update(done, rows.write(*late))
                 late = None
                 whole = _finite(parallel.gather_state(state, start), done)
                 if record is not None:
-                    record.save(done, whole)
+                    saving = record.save(done, whole)
             if wish is Wish.STOP:
                 raise requests.stopped()
 
@@ -304,74 +302,6 @@ def _agreed(requests, done):
     if done % _STEPS_TO_AGREE:
         return Wish.NOTHING
     return Wish(hosts.largest(requests.take()))
-
-
-class _Rows:
-    """Looks at what the steps measured, and writes it."""
-
-    def __init__(self, name, problem, config, record, console):
-        """Starts with no step."""
-        self._name, self._tasks, self._record = name, problem.tasks, record
-        self._config, self._console = config, console
-        self._guard: CollapseGuard | None = None
-        self._told = time.perf_counter()
-
-    def watch(self, classes):
-        """Begins to look for collapse."""
-        self._guard = CollapseGuard(self._tasks, classes, self._config.batch_size)
-
-    def write(self, number, metrics, waited):
-        """Waits for the metrics of a step, writes them, and returns the entropy."""
-        metrics = jax.tree.map(np.asarray, metrics)
-        now = time.perf_counter()
-        seconds, self._told = now - self._told, now
-        row = _row(self._name, number, self._tasks, metrics)
-        if self._record is not None:
-            timing = {"seconds": round(seconds, 6), "waited": round(waited, 6)}
-            self._record.append(row | timing)
-        self._look(number, metrics)
-        return row["mean_entropy"]
-
-    def _look(self, number, metrics):
-        """Warns of predictions that collapse to one class, or stops."""
-        assert self._guard is not None
-        for task, (found, bound) in self._guard.update(
-            metrics.entropy, metrics.marginal_entropy
-        ).items():
-            message = Message(
-                "W502",
-                f"at step {number:,} the predictions of {task!r} have become nearly "
-                f"all one class: the entropy of their mean is {found:.2g} nats",
-                self._name,
-                f"above {bound:.2g}",
-                "lower the learning rate, or leave the task out",
-            )
-            if self._config.on_collapse == "stop":
-                raise errors.NumericsError(*message._replace(code="E502"))
-            if self._record is not None:
-                self._record.warn(message, self._console)
-
-
-def _row(name, number, tasks, metrics):
-    """Turns the metrics of a step into a row, or raises if the loss is not finite."""
-    bad = [t for t, v in zip(tasks, metrics.loss, strict=True) if not np.isfinite(v)]
-    if bad:
-        raise errors.NumericsError(
-            "E501",
-            f"The loss of {bad} is not finite at step {number} of {name!r}",
-            remedy="the newest saved state is still good: lower the learning rate, or "
-            "check the inputs and heads of these tasks",
-        )
-    return {
-        "run": name,
-        "step": number,
-        "loss": float(metrics.loss.sum()),
-        "mean_entropy": float(metrics.entropy.mean()),
-        "entropy": dict(zip(tasks, metrics.entropy.tolist(), strict=True)),
-        "marginal_entropy": dict(
-            zip(tasks, metrics.marginal_entropy.tolist(), strict=True)
-        ),
-    }
 
 
 def _finite(state, step):

@@ -50,7 +50,7 @@ class MetricsLog:
         if kept != found:
             files.write_whole(file, kept)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = file.open("ab")
+        self._file = file
 
     @property
     def end(self) -> End:
@@ -64,18 +64,15 @@ class MetricsLog:
             row: plain values.
         """
         line = (json.dumps(row) + "\n").encode()
-        self._stream.write(line[: len(line) // 2])
-        self._stream.flush()
-        faults.point("row-half-written")
-        self._stream.write(line[len(line) // 2 :])
-        self._stream.flush()
+        half = len(line) // 2
+        with self._file.open("ab") as stream:
+            stream.write(line[:half])
+            stream.flush()
+            faults.point("row-half-written")
+            stream.write(line[half:])
         faults.point("row-written")
         self._sha.update(line)
         self._size += len(line)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._stream.close()
 
 
 def end_of(file: pathlib.Path, size: int) -> End:

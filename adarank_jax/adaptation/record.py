@@ -1,5 +1,6 @@
 """What an adaptation leaves in its run folder, and how it is taken up again."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,21 +108,21 @@ class Record:
         assert self._log is not None
         self._log.append(row)
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, state: State) -> float:
         """Saves the state from which `step` is the next to run.
 
         Args:
             step: the next one.
             state: on the host.
+
+        Returns:
+            Seconds that it took.
         """
         assert self._log is not None
+        begun = time.perf_counter()
         about = self._about | {"metrics": self._log.end._asdict()}
         saved_states.save(self._states, step, state, about)
-
-    def close(self) -> None:
-        """Closes the file of rows."""
-        if self._log is not None:
-            self._log.close()
+        return time.perf_counter() - begun
 
 
 def _fingerprint(factors):

@@ -16,7 +16,7 @@ import numpy as np
 
 from adarank_jax import errors
 
-KEY = "sha256"
+KEY = "file_sha256"
 """Name of the digest in a JSON object that holds its own."""
 
 

@@ -30,7 +30,7 @@ def check_target(path: str | os.PathLike) -> pathlib.Path:
         The path.
 
     Raises:
-        UsageError: it holds files that are not, or no longer, those of an export.
+        MachineError: it holds files that are not, or no longer, those of an export.
         MachineError: it is a file.
     """
     path = pathlib.Path(path)
@@ -42,7 +42,7 @@ def check_target(path: str | os.PathLike) -> pathlib.Path:
     if path.is_dir() and any(path.iterdir()):
         found = strange(path)
         if found:
-            raise errors.UsageError(
+            raise errors.MachineError(
                 *("E404", f"it is not empty and is not replaced: {found}"),
                 where=f"`{path}`",
                 remedy="choose another folder, or move this one away",

@@ -12,7 +12,6 @@ def write(file, name, steps, end=None):
     for step in steps:
         log.append({"run": name, "step": step})
         ends.append(log.end)
-    log.close()
     return ends
 
 
@@ -57,10 +56,7 @@ def test_changed_rows_are_told_and_kept(tmp_path):
     assert "not as it was written" in log.doubt
     log.append({"run": "a", "step": 3})
     assert rows(file)[-1] == ("a", 3)
-    log.close()
-    again = MetricsLog(file, "a", log.end)
-    again.close()
-    assert not again.doubt
+    assert not MetricsLog(file, "a", log.end).doubt
 
 
 def test_end_before_finds_the_first_row_of_a_step(tmp_path):

@@ -21,8 +21,9 @@ def wait_for(requests, wish):
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_stop_is_noted_and_raised_with_the_code_of_a_shell(number, code):
+def test_stop_is_noted_and_raised_with_the_code_of_a_shell(number, code, monkeypatch):
     number = getattr(signal, number)
+    monkeypatch.setattr(signals, "_is_wanted", lambda number: True)
     with pytest.raises(Stopped) as stopped, signals.noted() as requests:
         assert requests.take() is Wish.NOTHING
         os.kill(os.getpid(), number)
@@ -91,10 +92,10 @@ def test_second_stop_ends_a_process_that_computes(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "ready\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
             assert process.poll() is None
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=10) == 130
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=10) == 143
         finally:
             process.kill()

@@ -16,4 +16,4 @@ def test_experts_that_only_begin_alike_are_no_twins():
 def test_twin_is_named_that_is_equal_and_not_only_begins_alike():
     experts = {"first": expert(1), "second": expert(2), "third": expert(2)}
     (warning,) = same_base.find_twins(experts)
-    assert "'second' and 'third' are identical" in warning
+    assert "'second' and 'third' are identical" in str(warning)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 import traceback
@@ -22,7 +23,7 @@ from adarank_jax.checkpoints import export  # noqa: F401
 from experiments import cli, run_vit
 from tests.experiments import tiny_family
 
-TIMES = {"seconds", "waited", "sha256"}
+TIMES = {"seconds", "waited", "saving", "file_sha256"}
 """Keys of what no two runs share."""
 UNEXPECTED = 70
 LIMIT = 120
@@ -61,6 +62,7 @@ def fork(call: Callable[[], None], log: pathlib.Path, **variables: str) -> int:
     code: object = UNEXPECTED
     try:
         os.environ.update(variables)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         stream = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.dup2(stream, 1)
         os.dup2(stream, 2)

@@ -1778,7 +1778,7 @@ def test_debug_adds_the_traceback_wherever_it_is_written(place, capsys):
         (("nowhere.yaml",), 2),
         (("one.yaml", "two.yaml"), 2),
         (("--run-dir", "/dev/null/run"), 4),
-        (("--run-dir", str(ROOT / "tests")), 2),
+        (("--run-dir", str(ROOT / "tests")), 4),
     ],
     ids=lambda value: " ".join(value)[-30:] if isinstance(value, tuple) else "",
 )

@@ -11,7 +11,8 @@ import yaml
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from adarank_jax.adaptation.run_folder import RunFolder
+from adarank_jax.adaptation import metrics_log
+from adarank_jax.adaptation.metrics_log import MetricsLog
 from adarank_jax.checkpoints import clip, containers, files, head_files
 from experiments import finetune, run_vit, training
 from experiments.finetune_inputs import Config, check
@@ -121,7 +122,7 @@ def test_same_command_does_not_train_again(made, monkeypatch):
 
 
 def test_resumed_run_equals_an_uninterrupted_one(made, tmp_path, monkeypatch):
-    append = RunFolder.append_metrics
+    append = MetricsLog.append
 
     def stop(self, row):
         append(self, row)
@@ -130,20 +131,21 @@ def test_resumed_run_equals_an_uninterrupted_one(made, tmp_path, monkeypatch):
 
     again = config(made, out=tmp_path / "animals")
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "append_metrics", stop)
+        patch.setattr(MetricsLog, "append", stop)
         with pytest.raises(KeyboardInterrupt):
             finetune.main(again)
     assert not again.out.exists()
     assert len(losses(again.run_folder)) == 8
 
     first = []
-    cut = RunFolder.cut_metrics
+    end_before = metrics_log.end_before
+
+    def noted(file, run, step):
+        first.append(step)
+        return end_before(file, run, step)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            RunFolder,
-            "cut_metrics",
-            lambda self, run, step: (first.append(step), cut(self, run, step)),
-        )
+        patch.setattr(metrics_log, "end_before", noted)
         finetune.main(again)
     assert first == [5]
     for name in ("model.safetensors", "head.safetensors"):

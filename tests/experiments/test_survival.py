@@ -16,7 +16,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 def program(name, folder, *words):
     """Runs one of the programs beside this file; returns what it found."""
     command = [sys.executable, "-m", f"tests.experiments.{name}", str(folder), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "true"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
