@@ -1,4 +1,6 @@
-"""Shows for which share of an adaptation the devices waited for data.
+"""Shows for which share of an adaptation the devices waited, and for what.
+
+They wait for data, and for states to be saved.
 
 ``python -m benchmarks.idle RUN_FOLDER`` reads the `metrics.jsonl` of a run. The first
 step is left out, because its time is that of compilation; that of a later start, which
@@ -14,14 +16,15 @@ from collections.abc import Sequence
 from adarank_jax.adaptation import prefetch
 
 
-def shares(folder: pathlib.Path) -> dict[str, tuple[int, float]]:
-    """Reads the share of every adaptation of a run.
+def shares(folder: pathlib.Path) -> dict[str, tuple[int, float, float]]:
+    """Reads the shares of every adaptation of a run.
 
     Args:
         folder: of the run.
 
     Returns:
-        Steps that count and the share, by name.
+        Steps that count, and the shares of waiting for data and of saving, by name. The
+        last state counts for no step.
 
     Raises:
         FileNotFoundError: there is no `metrics.jsonl`.
@@ -34,14 +37,19 @@ def shares(folder: pathlib.Path) -> dict[str, tuple[int, float]]:
     # A run that goes on may have written half of its last row.
     for line in file.read_text().rpartition("\n")[0].splitlines():
         row = json.loads(line)
-        if not {"run", "seconds", "waited"} <= row.keys():
+        if not {"run", "seconds", "waited", "saving"} <= row.keys():
             raise ValueError(f"{file} has no times; start its run with --restart.")
         rows_by_run.setdefault(row["run"], []).append(row)
     return {
-        name: (len(rows) - 1, prefetch.idle_share(rows[1:]))
+        name: (len(rows) - 1, prefetch.idle_share(rows[1:]), _saving(rows[1:]))
         for name, rows in rows_by_run.items()
         if len(rows) > 1
     }
+
+
+def _saving(rows):
+    """Returns the share of the time of steps in which states were saved."""
+    return sum(row["saving"] for row in rows) / sum(row["seconds"] for row in rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,8 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from error
     if not found:
         raise SystemExit(f"No adaptation in {folder} has more than one step yet.")
-    for name, (steps, share) in found.items():
-        sys.stdout.write(f"{name}: waited {share:.1%} of {steps:,} steps\n")
+    for name, (steps, idle, saving) in found.items():
+        sys.stdout.write(
+            f"{name}: {steps:,} steps, waited {idle:.1%}, saved states {saving:.1%}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -12,17 +12,18 @@ def write(folder, rows):
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def row(run, seconds, waited):
-    return {"run": run, "step": 0, "seconds": seconds, "waited": waited}
+def row(run, seconds, waited, saving=0.0):
+    spent = {"seconds": seconds, "waited": waited, "saving": saving}
+    return {"run": run, "step": 0} | spent
 
 
 def test_idle_prints_a_share_a_run_without_its_first_step(tmp_path, capsys):
-    rows = [row("a", 99.0, 99.0), row("a", 3.0, 0.5), row("a", 1.0, 0.5)]
+    rows = [row("a", 99.0, 99.0), row("a", 3.0, 0.5, 0.4), row("a", 1.0, 0.5)]
     write(tmp_path, [*rows, row("b", 50.0, 0.0), row("b", 2.0, 0.0)])
     idle.main([str(tmp_path)])
     assert capsys.readouterr().out.splitlines() == [
-        "a: waited 25.0% of 2 steps",
-        "b: waited 0.0% of 1 steps",
+        "a: 2 steps, waited 25.0%, saved states 10.0%",
+        "b: 1 steps, waited 0.0%, saved states 0.0%",
     ]
 
 
@@ -31,7 +32,7 @@ def test_idle_leaves_out_half_a_row_that_is_being_written(tmp_path, capsys):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"run": "a", "sec')
     idle.main([str(tmp_path)])
-    assert capsys.readouterr().out == "a: waited 25.0% of 1 steps\n"
+    assert capsys.readouterr().out == "a: 1 steps, waited 25.0%, saved states 0.0%\n"
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def write_tower(folder):
         ),
         ({"head": "{root}/named.safetensors"}, ValueError, "E310.*leave out `classes`"),
         ({"batch_size": 12}, ValueError, "multiple of 8"),
-        ({"out": "{root}/foreign"}, ValueError, "is not empty"),
+        ({"out": "{root}/foreign"}, OSError, "is not empty"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
