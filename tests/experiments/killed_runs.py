@@ -66,9 +66,10 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--random", type=int, default=0)
     parser.add_argument("--points", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    file = prepare(options.folder)
+    file = prepare(options.folder, options.steps)
     finish(file, options.folder / "warm")  # programs are compiled
     begun = time.monotonic()
     finish(file, options.folder / "whole")
