@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from adarank_jax import faults
+from tests.experiments import forked_runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -113,3 +114,36 @@ def test_second_run_in_one_folder_is_refused_and_harms_nothing(family):
     assert found["second"] == 4
     assert "E610" in found["told"] and str(found["pid"]) in found["told"]
     assert (found["code"], found["same"]) == (0, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "prefix", "environment", "words"),
+    [
+        ("one core", ["taskset", "-c", "0"], {}, []),
+        ("a state every step", [], {}, ["adaptation.checkpoint_every=1"]),
+        (
+            "日本 é 'ü\" $x",
+            [],
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "Pacific/Chatham"},
+            [],
+        ),
+    ],
+)
+def test_result_does_not_depend_on_cores_states_names_or_locale(
+    family, tmp_path, name, prefix, environment, words
+):
+    run_dir = tmp_path / name
+    command = [*prefix, sys.executable, "-m", "experiments.run_vit"]
+    command += [str(family / "merge.yaml"), "--run-dir", str(run_dir), *words]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stderr
+    assert forked_runs.facts(run_dir) == forked_runs.facts(family / "whole")
