@@ -17,7 +17,7 @@ run-text: $(VENV)/text-demo  ## make seven text experts (once), merge, print the
 	$(BIN)/python -m experiments.run_glue
 
 test: $(VENV)/dev  ## the default test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/dev $(TORCH_VENV)/ready  ## long runs, and comparisons with torch
 	ADARANK_TORCH_PYTHON=$(CURDIR)/$(TORCH_VENV)/bin/python \

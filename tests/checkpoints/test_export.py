@@ -462,7 +462,7 @@ def test_folder_with_anything_else_is_never_replaced(tmp_path, base, spoil):
     out = export.write_model(tmp_path / "out", base, base.vision, HEADS)
     spoil(out)
     before = snapshot(out)
-    with pytest.raises(ValueError, match="is not replaced"):
+    with pytest.raises(OSError, match="is not replaced"):
         export.write_model(out, base, base.vision)
     assert snapshot(out) == before
 

@@ -355,7 +355,7 @@ def test_untouched_export_is_replaced_and_no_other_folder(tmp_path, base):
     language_export.write_model(out, base, base.encoder)
     assert not (out / "tasks").exists()
     (out / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="is not replaced"):
+    with pytest.raises(OSError, match="is not replaced"):
         language_export.write_model(out, base, base.encoder)
 
 

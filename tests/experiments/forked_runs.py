@@ -124,6 +124,8 @@ def facts(run_dir: pathlib.Path) -> dict:
         found["states"][states.name] = json.loads(newest.read_text())["arrays"]
     for pattern in ("adapted/**/*", "factors/*", "export/**/*", "*"):
         for file in run_dir.glob(f"{pattern}.safetensors"):
+            if file.name == "recipe.safetensors":  # it names the commit
+                continue
             sha = hashlib.sha256(file.read_bytes()).hexdigest()
             found["files"][str(file.relative_to(run_dir))] = sha
     rows = (run_dir / "metrics.jsonl").read_text().splitlines()

@@ -204,7 +204,7 @@ def test_other_bits_are_an_error_unless_accepted(made, tmp_path, monkeypatch):
 def test_foreign_folder_is_refused_before_anything_is_read(made, tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("years of work")
     monkeypatch.setattr(clip, "read_clip", None)
-    with pytest.raises(ValueError, match="is not replaced"):
+    with pytest.raises(OSError, match="is not replaced"):
         rebuild.main(options(made, "cart-fused", tmp_path))
 
 
