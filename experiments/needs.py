@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import psutil
 
+from adarank_jax.adaptation import saved_states
 from adarank_jax.errors import Message
 from experiments import cli, sizes, starts
 from experiments.merge_config import MergeConfig
@@ -80,7 +81,8 @@ def count(config: MergeConfig, inputs: Inputs) -> Needs:
         for method, each in every.items()
         if method.is_adapted and each.factors
     }
-    states = sum(2 * 12 * each.logits for each in adapted)
+    # One more is there while the oldest is not dropped yet.
+    states = sum((saved_states.KEPT + 1) * 12 * each.logits for each in adapted)
     copies = 2 * len(adapted) + config.export.num_copies(chosen.num_tasks)
     disk = sum(cached.values()) + states + copies * whole
     return Needs(host, device, disk, least_host, least_device)

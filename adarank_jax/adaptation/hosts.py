@@ -58,6 +58,8 @@ def start(
         _check(**given)
         roll_call.hold(**given, timeout=timeout)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM for itself: `signals` looks after that.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             *given.values(), initialization_timeout=max(round(timeout), 1)

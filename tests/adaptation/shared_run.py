@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from adarank_jax.adaptation import hosts, parallel, per_device
+from adarank_jax.adaptation import (
+    hosts,
+    parallel,
+    per_device,
+    saved_states,
+    signals,
+)
 from adarank_jax.adaptation.loop import AdaptationConfig, adapt
 from adarank_jax.adaptation.objectives import entropy
 from adarank_jax.adaptation.run_folder import RunFolder
@@ -24,7 +30,7 @@ CONFIG = AdaptationConfig(
 )
 
 
-SCENARIOS = ("joined", "interrupted", "killed", "whole")
+SCENARIOS = ("joined", "interrupted", "killed", "stopped", "whole")
 
 
 def run(folder, batch=problems.batch):
@@ -50,12 +56,12 @@ def share(step):
     )
 
 
-def failing_at(last, fail):
-    """Returns batches of which one fails."""
+def noted_at(last, note):
+    """Returns batches of which one does something else first."""
 
     def batch(step):
         if step == last:
-            fail()
+            note()
         return share(step)
 
     return batch
@@ -129,10 +135,16 @@ def main():
     folder = RunFolder(run_dir, {}, restart=False) if number == 0 else None
     if given.scenario == "interrupted":
         with pytest.raises(KeyboardInterrupt):
-            run(folder, failing_at(12, interrupt))
+            run(folder, noted_at(12, interrupt))
+    if given.scenario == "stopped":
+        terminate = lambda: number and os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(signals.Stopped):
+            run(folder, noted_at(3, terminate))
+        states = run_dir / "checkpoints" / "run"
+        assert saved_states.steps(states) == ([] if number else [5, 10])
     if given.scenario == "killed" and number == 1:
         kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        run(folder, failing_at(12, kill))
+        run(folder, noted_at(12, kill))
     variables, merged = run(folder, share)
     assert not run_dir.exists() or number == 0
     found = jax.tree.map(np.asarray, (tuple(variables), merged))

@@ -58,6 +58,14 @@ def test_two_processes_resume_and_equal_one_process(tmp_path):
 
 
 @pytest.mark.slow
+def test_stop_of_one_process_saves_and_stops_all_and_the_run_resumes(tmp_path):
+    started = processes.start((*WORKER, "stopped", str(tmp_path)))
+    codes, printed = processes.finish(started)
+    assert codes == [0, 0], "\n".join(printed)
+    check_shared_run(tmp_path, tmp_path)
+
+
+@pytest.mark.slow
 def test_process_does_not_outlive_another_for_ever_and_the_run_resumes(tmp_path):
     started = processes.start((*WORKER, "killed", str(tmp_path)))
     codes, printed = processes.finish(started, timeout=200)
