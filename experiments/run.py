@@ -190,7 +190,7 @@ def _plan(config, inputs, run_dir, options):
 
 def _run(config, inputs, kind, folder, run_dir, console):
     """Makes the rows, the figures and the export of a run."""
-    folder.mark(**manifest.describe(), **inputs.facts)
+    folder.mark(**(manifest.describe() | inputs.facts))
     cache = run_dir / "factors" if _sees_folder(run_dir) else None
 
     # The table: bounds, static merges, adapted merges, in the order of the file.
