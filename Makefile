@@ -8,7 +8,7 @@ TORCH_VENV := .venv-torch
 TORCH ?= torch
 
 .NOTPARALLEL:
-.PHONY: run run-text test test-slow lint format check clean
+.PHONY: run run-text test test-survival test-slow lint format check clean
 
 run: $(VENV)/suite  ## merge the eight embedded experts and print the table
 	$(BIN)/python -m experiments.run_vit
@@ -18,6 +18,10 @@ run-text: $(VENV)/text-demo  ## make seven text experts (once), merge, print the
 
 test: $(VENV)/dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-survival: $(VENV)/dev  ## kills, damage, full disks: minutes, not hours
+	$(BIN)/python -m pytest -m 'slow or not slow' -k 'not hundred and not thousand' \
+		tests/experiments/test_survival.py tests/experiments/test_fuzz.py
 
 test-slow: $(VENV)/dev $(TORCH_VENV)/ready  ## long runs, and comparisons with torch
 	ADARANK_TORCH_PYTHON=$(CURDIR)/$(TORCH_VENV)/bin/python \

@@ -25,13 +25,15 @@ def program(name, folder, *words):
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(900)
-def test_ten_kills_and_one_at_every_named_point_lose_nothing(tmp_path):
-    found = program(
-        "killed_runs", tmp_path, "--random", "10", "--points", "1", "--steps", "12"
-    )
+def test_ten_kills_lose_nothing(tmp_path):
+    found = program("killed_runs", tmp_path, "--random", "10", "--steps", "12")
     assert found["same"]
     assert (found["random"]["kills"], found["random"]["lost"]) == (10, [])
+
+
+@pytest.mark.slow
+def test_kill_at_every_named_point_loses_nothing(tmp_path):
+    found = program("killed_runs", tmp_path, "--points", "1", "--steps", "12")
     points = found["points"]
     assert (points["kills"], points["lost"]) == (len(faults.POINTS), [])
     assert not points["missed"]
@@ -40,10 +42,10 @@ def test_ten_kills_and_one_at_every_named_point_lose_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_hundred_kills_lose_nothing(tmp_path):
-    found = program("killed_runs", tmp_path, "--random", "100", "--points", "4")
+    found = program("killed_runs", tmp_path, "--random", "100", "--points", "3")
     assert (found["random"]["kills"], found["random"]["lost"]) == (100, [])
     assert found["points"]["lost"] == []
-    assert found["points"]["kills"] >= 30
+    assert found["points"]["kills"] >= 2 * len(faults.POINTS)
 
 
 @pytest.mark.slow
