@@ -292,6 +292,7 @@ TITLES = {
     "E606": "The saved states are of another run",
     "E607": "The export is damaged",
     "E608": "The folder is neither a run nor an export",
+    "E609": "A file cannot be read",
     "E610": "Another process writes to the folder",
     "E620": "The folder holds another run",
     "E650": "A folder of the cache is damaged",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import tyro
 
 from adarank_jax import errors
-from adarank_jax.adaptation import signals
+from adarank_jax.adaptation import memory, signals
 from adarank_jax.errors import AdaRankError, Message
 from experiments import messages
 
@@ -103,7 +103,7 @@ def refusal(error: Exception) -> AdaRankError | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and _OUT_OF_MEMORY in text
     ):
-        return errors.MachineError("E411", text, remedy=LESS_MEMORY)
+        return errors.MachineError("E411", text, remedy=memory.LESS)
     if isinstance(error, RuntimeError) and _NO_BACKEND in text:
         platforms = os.environ.get("JAX_PLATFORMS")
         where = f"JAX_PLATFORMS={platforms}" if platforms else ""
@@ -130,13 +130,6 @@ def _unforeseen(error):
     remedy = "report it, with the command, the configuration and the lines above"
     return Message("E001", text, remedy=remedy)
 
-
-LESS_MEMORY = (
-    "make `adaptation.batch_size` smaller, set `adaptation.tasks_at_once=1`, "
-    "`adaptation.remat=true` or `adaptation.factor_dtype=bfloat16`, or merge fewer "
-    "tasks"
-)
-"""What makes a run fit into less memory."""
 
 _DEBUG = "--debug"
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"

@@ -53,7 +53,7 @@ def main(config: Config) -> None:
     # Everything that can be refused is refused here, before anything is written.
     parallel.check_batch_size(config.batch_size, jax.local_devices())
     folders.check_target(config.out)
-    run_folder.check_folder(config.run_folder)
+    run_folder.check_folder(config.run_folder, config.restart)
     inputs = check(config)
     decisive = _decisive(config, inputs)
     if expert_folder.is_made(config, decisive):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import psutil
 
-from adarank_jax.adaptation import saved_states
+from adarank_jax.adaptation import memory, saved_states
 from adarank_jax.errors import Message
-from experiments import cli, sizes, starts
+from experiments import sizes, starts
 from experiments.merge_config import MergeConfig
 from experiments.suite import Inputs
 
@@ -94,10 +94,10 @@ def free(run_dir: pathlib.Path) -> Free:
     Args:
         run_dir: folder of the run, which need not be there.
     """
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    whole, swap = psutil.virtual_memory(), psutil.swap_memory()
     device = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     disk = shutil.disk_usage(_existing(run_dir)).free + _written(run_dir)
-    return Free(memory.available, memory.total + swap.total, device, disk)
+    return Free(memory.free_on_host(), whole.total + swap.total, device, disk)
 
 
 def _existing(path):
@@ -151,10 +151,10 @@ def _memory(where, need, left, least, whole):
         return
     if least > whole:
         found, expected = f"{in_words(whole)} in all", f"at least {in_words(least)}"
-        yield Message("E410", found, where, expected, cli.LESS_MEMORY)
+        yield Message("E410", found, where, expected, memory.LESS)
     else:
         found, expected = f"{in_words(left)} free", f"about {in_words(need)}"
-        yield Message("W410", found, where, expected, cli.LESS_MEMORY)
+        yield Message("W410", found, where, expected, memory.LESS)
 
 
 def idle_devices() -> Iterator[Message]:

@@ -134,10 +134,8 @@ def main(options: Options, kind: Kind) -> None:
     with cli.usage():
         config, run_dir = _configuration(options, kind)
         if hosts.is_lead():
-            if options.restart:
-                run_folder.check_restart(run_dir)
-            else:
-                run_folder.check_folder(run_dir)
+            run_folder.check_folder(run_dir, options.restart)
+            if not options.restart:
                 saved = run_folder.read_config(run_dir)
                 commands.check_folder(run_dir, saved, kind.config)
             export.check_target(run_dir / EXPORT_FOLDER)

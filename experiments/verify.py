@@ -35,14 +35,22 @@ def main(options: Options) -> None:
     Raises:
         Problems: something is damaged.
     """
+    if not options.folders:
+        raise errors.UsageError(
+            "E018", "no folder given", remedy="name a run, or an export"
+        )
     console = results.table_console()
     damage = []
     for folder in options.folders:
         count = 0
-        for checked in verify.verify(folder):
-            count += 1
-            if checked.damage is not None:
-                damage.append(checked.damage)
+        try:
+            for checked in verify.verify(folder):
+                count += 1
+                if checked.damage is not None:
+                    damage.append(checked.damage)
+        except errors.AdaRankError as error:
+            damage.append(error.message)
+            continue
         console.print(
             printable(f"{folder}: {count} files and states compared"),
             highlight=False,

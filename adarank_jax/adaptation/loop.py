@@ -200,7 +200,9 @@ def adapt(
 
     parallel.check_batch_size(config.batch_size, devices)
     wrapper = per_device.choose(config.parallel)
-    canaries.check(jax.local_devices()[0])
+    for device in devices:
+        if device.process_index == jax.process_index():
+            canaries.check(device)
 
     with contextlib.ExitStack() as stack:
         record, restored = None, None
@@ -210,6 +212,10 @@ def adapt(
             restored = record.restore(start, console)
         first, state = hosts.from_lead(restored or (0, start))
         first = int(first)
+        before = np.zeros((first, 2, len(problem.tasks)))
+        if record is not None:
+            before = record.entropies(problem.tasks, first)
+        before = hosts.from_lead(before)
         if first:
             text = f"{name}: resuming at step {first:,} of {config.num_steps:,}"
             console.print(text, highlight=False, markup=False)
@@ -246,7 +252,8 @@ def adapt(
         late, saving = None, 0.0
         for number, (batch, waited) in enumerate(examples, start=first):
             if number == first:
-                rows.watch(_num_classes(encode, problem, batch), config.batch_size)
+                classes = _num_classes(encode, problem, batch)
+                rows.watch(classes, config.batch_size, before)
                 needs = memory.needs(step, state, origin, factors, heads, batch)
                 memory.check(needs, devices)
             state, metrics = step(state, origin, factors, heads, batch)
@@ -262,6 +269,7 @@ def adapt(
                 if record is not None:
                     saving = record.save(done, whole)
             if wish is Wish.STOP:
+                hosts.wait()  # until process 0 has saved
                 raise requests.stopped()
 
     merged = parallel.merged_params(
@@ -301,7 +309,9 @@ def _agreed(requests, done):
         return requests.take()
     if done % _STEPS_TO_AGREE:
         return Wish.NOTHING
-    return Wish(hosts.largest(requests.take()))
+    wish, number = divmod(hosts.largest(1000 * requests.take() + requests.number), 1000)
+    requests.number = number
+    return Wish(wish)
 
 
 def _finite(state, step):

@@ -9,6 +9,12 @@ import psutil
 
 from adarank_jax import errors
 
+LESS = (
+    "make `adaptation.batch_size` smaller, set `adaptation.tasks_at_once=1`, "
+    "`adaptation.remat=true` or `adaptation.factor_dtype=bfloat16`, or merge fewer "
+    "tasks"
+)
+"""What makes a run fit into less memory."""
 _SHARE = 0.9
 """Of what is free that a step may take."""
 
@@ -81,16 +87,17 @@ def _compare(need, free, where):
             f"{free / 1e9:.2f} GB are free",
             where=where,
             expected=f"at most {_SHARE:.0%} of what is free",
-            remedy="take adaptation.tasks_at_once=1, adaptation.remat=true, "
-            "adaptation.factor_dtype=bfloat16, a smaller adaptation.batch_size, fewer "
-            "tasks or more devices",
+            remedy=LESS,
         )
 
 
-def free_on_host() -> int:
-    """Returns the bytes that this process can still take, also in a container."""
+def free_on_host(group: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int:
+    """Returns the bytes that this process can still take, also in a container.
+
+    Args:
+        group: where Linux tells what the container may take.
+    """
     free = psutil.virtual_memory().available
-    group = pathlib.Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())

@@ -4,9 +4,12 @@ Every saved state notes how long the file was and the digest of that much. A res
 adaptation cuts the file back to there, so no row is missing, doubled or torn.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from adarank_jax import faults
@@ -43,19 +46,34 @@ class MetricsLog:
         """Cuts off what an earlier start wrote after its last saved state."""
         found = file.read_bytes() if file.is_file() else b""
         kept = found[: _first_row(found, name) if end is None else end.size]
+        kept = kept[: kept.rfind(b"\n") + 1]
         self._size, self._sha = len(kept), hashlib.sha256(kept)
         self.doubt = ""
         if end not in (None, self.end):  # what is there counts from now on
-            self.doubt = f"`{file}` is not as it was written; its rows are kept"
+            self.doubt = f"rows of `{file}` were changed or are missing"
         if kept != found:
             files.write_whole(file, kept)
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = file
+        self._file, self._name = file, name
 
     @property
     def end(self) -> End:
         """How far the file goes now."""
         return End(self._size, self._sha.hexdigest())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Reads the rows of this adaptation; those that cannot be read are left out."""
+        if self._file.is_file():
+            for line in self._file.read_bytes().splitlines():
+                if line.startswith(_beginning(self._name)):
+                    with contextlib.suppress(ValueError):
+                        yield json.loads(line)
+
+    def sync(self) -> None:
+        """Waits until the rows are on the disk."""
+        if self._file.is_file():
+            with self._file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes a row.
@@ -96,10 +114,15 @@ def end_before(file: pathlib.Path, name: str, step: int) -> End:
     """
     size, content = 0, file.read_bytes() if file.is_file() else b""
     for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n") or (
-            line.startswith(_beginning(name)) and json.loads(line)["step"] >= step
-        ):
+        if not line.endswith(b"\n"):
             break
+        if line.startswith(_beginning(name)):
+            try:
+                is_before = json.loads(line)["step"] < step
+            except ValueError:
+                break
+            if not is_before:
+                break
         size += len(line)
     return end_of(file, size)
 

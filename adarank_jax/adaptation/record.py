@@ -61,9 +61,9 @@ class Record:
             DamageError: no state is intact, or they are of another run.
         """
         found = saved_states.restore(self._states, like)
-        end = None if found is None else End(**found.about["metrics"])
-        self._log = MetricsLog(self._folder.path / "metrics.jsonl", self._name, end)
+        file = self._folder.path / "metrics.jsonl"
         if found is None:
+            self._log = MetricsLog(file, self._name, None)
             return None
         if found.about["config"] != self._about["config"]:
             raise errors.DamageError(
@@ -72,6 +72,7 @@ class Record:
                 where=f"`{self._states}`",
                 remedy="move them away, or start over with --restart",
             )
+        self._log = MetricsLog(file, self._name, End(**found.about["metrics"]))
         messages = [
             Message("W603", f"{each} Going on from step {found.step:,}", self._name)
             for each in found.damaged
@@ -90,6 +91,24 @@ class Record:
         for message in messages:
             self.warn(message, console)
         return found.step, found.state
+
+    def entropies(self, tasks: Sequence[str], steps: int) -> np.ndarray:
+        """Reads what earlier starts measured.
+
+        Args:
+            tasks: names, in the order of every task axis.
+            steps: before the next one.
+
+        Returns:
+            Entropy and marginal entropy, `(steps, 2, tasks)`; NaN where a row is gone.
+        """
+        assert self._log is not None
+        found = np.full((steps, 2, len(tasks)), np.nan)
+        for row in self._log.rows():
+            if row["step"] < steps:
+                both = row["entropy"], row["marginal_entropy"]
+                found[row["step"]] = [[each[task] for task in tasks] for each in both]
+        return found
 
     def warn(self, message: Message, console: Console) -> None:
         """Shows a warning and keeps it in the manifest.
@@ -120,6 +139,7 @@ class Record:
         """
         assert self._log is not None
         begun = time.perf_counter()
+        self._log.sync()
         about = self._about | {"metrics": self._log.end._asdict()}
         saved_states.save(self._states, step, state, about)
         return time.perf_counter() - begun

@@ -40,14 +40,20 @@ class Rows:
         self._guard: CollapseGuard | None = None
         self._told = time.perf_counter()
 
-    def watch(self, num_classes: Sequence[int], batch_size: int) -> None:
+    def watch(
+        self, num_classes: Sequence[int], batch_size: int, before: np.ndarray
+    ) -> None:
         """Begins to look for collapse.
 
         Args:
             num_classes: of each task.
             batch_size: examples a task and step.
+            before: entropy and marginal entropy of the steps of earlier starts,
+                `(steps, 2, tasks)`; nothing is told of them again.
         """
         self._guard = CollapseGuard(self._tasks, num_classes, batch_size)
+        for entropy, marginal_entropy in before:
+            self._guard.update(entropy, marginal_entropy)
 
     def write(
         self, number: int, metrics: Metrics, waited: float, saving: float

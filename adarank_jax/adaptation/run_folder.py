@@ -48,6 +48,7 @@ class RunFolder:
         if not starts_over:
             _saved_config(self.path)  # a folder that is not ours is left as it is
         self._lock = _locked(self.path)
+        _tell_owner(self.path)
         if starts_over:
             self._clear()
         self._sweep()
@@ -69,20 +70,17 @@ class RunFolder:
 
     def _sweep(self):
         """Removes what a killed process left half written."""
-        for left in [*self.path.glob(".*"), *self.path.glob("*/**/.*")]:
-            if _is_half_written(left):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        inside = [self.path / name for name in _FOLDERS]
+        for folder in (self.path, *inside):
+            found = folder.glob(".*") if folder == self.path else folder.rglob(".*")
+            for left in [each for each in found if _is_half_written(each, self.path)]:
+                _remove(left)
 
     def _clear(self):
         """Removes the files of an earlier run, and no others."""
         # config.yaml goes last: until then the folder is known to be ours.
-        weights = [file.name for file in self.path.glob("*.safetensors")]
-        for name in (*_FOLDERS, *weights, *_FILES):
-            target = self.path / name
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
+        for name in (*_FOLDERS, *_FILES):
+            _remove(self.path / name)
 
     def read_json(self, name: str, default: Any) -> Any:
         """Reads a JSON file of the folder.
@@ -113,11 +111,12 @@ class RunFolder:
         self.write_json("manifest.json", self.read_json("manifest.json", {}) | facts)
 
 
-def check_folder(path: str | os.PathLike) -> None:
+def check_folder(path: str | os.PathLike, restart: bool = False) -> None:
     """Checks that a run folder can be made or opened, and changes nothing.
 
     Args:
         path: of the folder.
+        restart: an earlier run in it may be thrown away, damaged or not.
 
     Raises:
         DamageError: `config.yaml` was changed or cut off.
@@ -130,22 +129,10 @@ def check_folder(path: str | os.PathLike) -> None:
         existing = existing.parent
     _check_writable(existing, path)
     if path.exists():
+        if not (restart and _is_ours(path)):
+            _saved_config(path)
         if (path / _LOCK).exists():
             _locked(path).release()
-        _saved_config(path)
-
-
-def check_restart(path: str | os.PathLike) -> None:
-    """As `check_folder`, where a damaged run may be thrown away.
-
-    Args:
-        path: of the folder.
-    """
-    try:
-        check_folder(path)
-    except errors.DamageError:
-        if not _is_ours(pathlib.Path(path)):
-            raise
 
 
 def differences(path: str | os.PathLike, config: dict[str, Any]) -> Message | None:
@@ -186,7 +173,8 @@ def _saved_config(path):
         strange = [
             entry.name
             for entry in path.iterdir()
-            if entry.name not in (_LOCK, _LOCKED_BY) and not _is_half_written(entry)
+            if entry.name not in (_LOCK, _LOCKED_BY)
+            and not _is_half_written(entry, path)
         ]
         if strange:
             raise errors.MachineError(
@@ -221,10 +209,20 @@ def _saved_config(path):
     return config
 
 
-def _is_half_written(path):
+def _remove(path):
+    """Removes a file, a folder or a link, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_half_written(path, run_dir):
     """Tells whether a name is one that a file or folder of ours has at first."""
     found = _HALF_WRITTEN.fullmatch(path.name)
-    return bool(found) and (found[1] in _FOLDERS or found[1].endswith(_ENDINGS))
+    if not found or path.parent != run_dir:
+        return bool(found) and found[1].endswith(_ENDINGS)
+    return found[1] in (*_FOLDERS, *_FILES, _LOCKED_BY)
 
 
 def _is_ours(path):
@@ -238,26 +236,29 @@ def _locked(path):
     """Locks a folder, or says which process has locked it."""
     # Folders are opened again in one process, by the same name.
     lock = filelock.FileLock(path.absolute() / _LOCK, timeout=0, is_singleton=True)
-    about = path / _LOCKED_BY
     try:
         lock.acquire()
     except filelock.Timeout:
         raise errors.MachineError(
             "E610",
-            f"another process writes to it ({_told(about)})",
+            f"another process writes to it ({_owner(path)})",
             where=f"`{path}`",
             remedy="wait for it or stop it, or choose another folder with --run-dir",
         ) from None
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    told = {"pid": os.getpid(), "machine": platform.node(), "since": now}
-    files.write_whole(about, digests.sealed(told).encode())
     return lock
 
 
-def _told(about):
-    """Says which process it is."""
+def _tell_owner(path):
+    """Writes down which process has locked a folder."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    told = {"pid": os.getpid(), "machine": platform.node(), "since": now}
+    files.write_whole(path / _LOCKED_BY, digests.sealed(told).encode())
+
+
+def _owner(path):
+    """Says which process has locked a folder."""
     try:
-        told = digests.read_sealed(about)
+        told = digests.read_sealed(path / _LOCKED_BY)
     except (OSError, errors.DamageError):
         return "which did not say its number"
     return f"process {told['pid']} on {told['machine']}, since {told['since']}"
@@ -331,4 +332,7 @@ _FOLDERS = (*WEIGHTS, "checkpoints", "export", "factors", "figures")
 _HALF_WRITTEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
 _ENDINGS = (".csv", ".json", ".jsonl", ".pdf", ".png", ".safetensors", ".svg", ".yaml")
 _LOCK, _LOCKED_BY = "lock", "lock.json"
-_FILES = ("manifest.json", "metrics.jsonl", "results.json", "config.yaml")
+_FILES = (
+    *("heads.safetensors", "manifest.json", "merged.safetensors", "metrics.jsonl"),
+    *("results.json", "config.yaml"),
+)

@@ -7,6 +7,7 @@ back and found equal.
 """
 
 import contextlib
+import errno
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -58,11 +59,11 @@ def save(
     """
     named = _named(state)
     place = folder / str(step)
-    if place.exists():  # unfinished, or of a start that came as far and no further
-        _drop(place)
-    place.mkdir(parents=True)
-    faults.point("state-before-save")
     try:
+        if place.exists():  # unfinished, damaged, or of a start that came further
+            _drop(place)
+        place.mkdir(parents=True)
+        faults.point("state-before-save")
         with _checkpointer() as checkpointer:
             checkpointer.save(place.absolute() / _ARRAYS, named)
     except (OSError, ValueError) as error:
@@ -86,9 +87,10 @@ def save(
     files.write_whole(place / _DIGESTS, digests.sealed(record).encode())
     files.sync_folder(folder)
     faults.point("state-committed")
-    kept = {*map(str, sorted(steps(folder))[-KEPT:])}
+    # Newer ones are damaged, or of a start that came further.
+    kept = {*map(str, sorted(n for n in steps(folder) if n <= step)[-KEPT:])}
     for place in folder.iterdir():
-        if place.name.isdecimal() and place.name not in kept:  # old, or unfinished
+        if place.name.isdecimal() and place.name not in kept:
             _drop(place)
     faults.point("state-dropped")
 
@@ -157,7 +159,10 @@ def check(folder: pathlib.Path, step: int) -> dict[str, Any]:
 
 def _verified(place, step):
     """Reads the file of digests of a state."""
-    record = digests.read_sealed(place / _DIGESTS)
+    try:
+        record = digests.read_sealed(place / _DIGESTS)
+    except OSError as error:
+        raise _damage(place, f"it cannot be read ({error.strerror})") from error
     if record["step"] != step:
         raise _damage(place, f"it holds step {record['step']}")
     return record
@@ -166,7 +171,10 @@ def _verified(place, step):
 def _verified_arrays(place, record, like):
     """Reads the arrays of a state and compares them with their digests."""
     # Orbax may hang or shout on damaged files, so it gets to see none.
-    found, expected = _file_digests(place), record["files"]
+    try:
+        found, expected = _file_digests(place), record["files"]
+    except OSError as error:
+        raise _damage(place, f"it cannot be read ({error.strerror})") from error
     names = found.keys() | expected.keys()
     wrong = sorted(n for n in names if found.get(n) != expected.get(n))
     if wrong:
@@ -207,12 +215,14 @@ def _damage(place, found):
 def _unsaved(folder, step, error):
     """Says why a state could not be written."""
     free = shutil.disk_usage(folder).free
+    is_full = getattr(error, "errno", None) in _FULL or "space left" in str(error)
     return errors.MachineError(
-        "E401",
+        "E401" if is_full else "E402",
         f"the state of step {step:,} could not be written ({error}); "
         f"{free:,} bytes are free",
         where=f"`{folder}`",
-        remedy="make room; the same command goes on from the state before",
+        remedy="make room, or see to the disk; the same command goes on from the state "
+        "before",
     )
 
 
@@ -251,5 +261,6 @@ def _named(state):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ARRAYS = "state"
 _DIGESTS = "digests.json"

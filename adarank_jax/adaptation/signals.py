@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 
@@ -41,11 +42,16 @@ class Stopped(KeyboardInterrupt):
 
 
 class Requests:
-    """What was asked for and not done yet."""
+    """What was asked for and not done yet.
+
+    Attributes:
+        number: of the signal that asked for a stop.
+    """
 
     def __init__(self):
         """Starts with nothing."""
-        self._wish, self._number = Wish.NOTHING, int(signal.SIGINT)
+        self._wish, self.number = Wish.NOTHING, int(signal.SIGINT)
+        self._since = 0.0
 
     def take(self) -> Wish:
         """Returns what was asked for; only a stop is asked for on and on."""
@@ -56,7 +62,7 @@ class Requests:
 
     def stopped(self) -> Stopped:
         """Returns the exception for a stop."""
-        return Stopped(self._number)
+        return Stopped(self.number)
 
     def note(self, number: int) -> None:
         """Notes a signal; ends the process at the second stop.
@@ -67,21 +73,27 @@ class Requests:
         if number not in _STOPS:
             self._wish = max(self._wish, Wish.SAVE)
             return
+        now = time.monotonic()
         if self._wish is Wish.STOP:
+            if now - self._since < _ONE_STOP:
+                return
             sys.stderr.write("\nStopped at once.\n")
             sys.stderr.flush()
             os._exit(128 + number)
-        self._wish, self._number = Wish.STOP, number
+        self._wish, self.number, self._since = Wish.STOP, number, now
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Turns SIGTERM into `Stopped`, as Python turns SIGINT into `KeyboardInterrupt`."""
+    """Turns SIGTERM into `Stopped`, as Python turns SIGINT into `KeyboardInterrupt`.
+
+    SIGUSR1, which would end the process, does nothing.
+    """
 
     def stop(number, _):
         raise Stopped(number)
 
-    with _handlers({signal.SIGTERM: stop}):
+    with _handlers({signal.SIGTERM: stop, **dict.fromkeys(_SAVES, _ignore)}):
         yield
 
 
@@ -104,11 +116,12 @@ def noted() -> Iterator[Requests]:
     write.setblocking(False)
     thread = threading.Thread(target=_listen, args=(read, requests), daemon=True)
     chosen = {number: _ignore for number in (*_STOPS, *_SAVES) if _is_wanted(number)}
-    with read, write, _handlers(chosen):
+    with read, write:
         before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         thread.start()
         try:
-            yield requests
+            with _handlers(chosen):
+                yield requests
         finally:
             signal.set_wakeup_fd(before)
             write.send(b"\0")  # the thread ends
@@ -148,4 +161,6 @@ def _handlers(chosen):
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+_ONE_STOP = 0.5
+"""Seconds in which several stops are one: `timeout` sends each of them twice."""
 _SAVES = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))

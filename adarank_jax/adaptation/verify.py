@@ -107,4 +107,6 @@ def _checked(place: pathlib.Path, check: Callable[[], object]) -> Checked:
         check()
     except errors.AdaRankError as error:
         return Checked(place, error.message)
+    except OSError as error:
+        return Checked(place, Message("E609", f"{error.strerror}", f"`{place}`"))
     return Checked(place, None)

@@ -5,6 +5,7 @@ of each tensor, and may be compared as a whole with a digest that was recorded
 elsewhere. Nothing that is read here can run code.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,12 +90,13 @@ def _check_digests(path, content, arrays):
     """Compares every tensor with the digest that the file holds, if it holds any."""
     size = int.from_bytes(content[:8], "little")
     held = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(_DIGESTS)
-    found = {} if held is None else digests.of_arrays(arrays)
-    try:
-        expected = {} if held is None else json.loads(held)
-    except ValueError:
-        expected = {}
-    wrong = sorted(name for name in found if found[name] != expected.get(name))
+    if held is None:
+        return
+    found, expected = digests.of_arrays(arrays), {}
+    with contextlib.suppress(ValueError):
+        expected = dict(json.loads(held))
+    names = found.keys() | expected.keys()
+    wrong = sorted(n for n in names if found.get(n) != expected.get(n))
     if wrong:
         raise _damaged(path, f"the SHA-256 of {wrong[:3]} is another", "that it holds")
 

@@ -139,7 +139,7 @@ def read_sums(path: pathlib.Path) -> dict[str, str]:
         DamageError: a line is not `digest  name`, or a name leads out of the folder.
     """
     sums = {}
-    for line in (path / SUMS).read_text(encoding="utf-8").splitlines():
+    for line in (path / SUMS).read_bytes().decode(errors="replace").splitlines():
         sha, _, name = line.partition("  ")
         pure = pathlib.PurePosixPath(name)
         if len(sha) != 64 or not name or pure.is_absolute() or ".." in pure.parts:

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -38,5 +40,12 @@ def test_step_that_does_not_fit_is_refused_with_what_would_help(monkeypatch, bey
         memory.check(needs, jax.devices()[:2])
 
 
-def test_free_memory_is_that_of_the_container(tmp_path):
-    assert 0 < memory.free_on_host() < 2**50
+@pytest.mark.parametrize(("limit", "expected"), [("max", 10**12), ("5000", 2300)])
+def test_free_memory_is_that_of_the_container(tmp_path, monkeypatch, limit, expected):
+    machine = types.SimpleNamespace(available=10**12)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: machine)
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 2700\ninactive_file 300\n")
+    assert memory.free_on_host(tmp_path) == expected
+    assert memory.free_on_host(tmp_path / "none") == 10**12

@@ -38,6 +38,17 @@ def test_torn_row_is_cut(tmp_path, torn):
     assert rows(file) == [("a", i) for i in range(4)]
 
 
+def test_torn_row_of_before_is_told_and_not_glued_to_the_next(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    ends = write(file, "a", range(3))
+    file.write_bytes(file.read_bytes()[:-3])
+    log = MetricsLog(file, "a", ends[2])
+    assert "are missing" in log.doubt
+    log.append({"run": "a", "step": 3})
+    assert rows(file) == [("a", 0), ("a", 1), ("a", 3)]
+    assert [row["step"] for row in log.rows()] == [0, 1, 3]
+
+
 def test_first_start_drops_rows_of_its_own_and_torn_ones(tmp_path):
     file = tmp_path / "metrics.jsonl"
     write(file, "a", range(2))
@@ -53,7 +64,7 @@ def test_changed_rows_are_told_and_kept(tmp_path):
     ends = write(file, "a", range(3))
     file.write_text(file.read_text().replace("0", "7"))
     log = MetricsLog(file, "a", ends[-1])
-    assert "not as it was written" in log.doubt
+    assert "were changed" in log.doubt
     log.append({"run": "a", "step": 3})
     assert rows(file)[-1] == ("a", 3)
     assert not MetricsLog(file, "a", log.end).doubt

@@ -82,8 +82,11 @@ def test_states_of_another_run_are_refused(tmp_path):
         del held["file_sha256"]
         held["about"]["config"] = "another"
         file.write_text(digests.sealed(held))
+    rows = tmp_path / "other" / "metrics.jsonl"
+    rows.write_text("mine")
     with pytest.raises(errors.DamageError, match="E606"):
         run(tmp_path / "other")
+    assert rows.read_text() == "mine"
 
 
 def test_loss_that_is_not_finite_names_step_and_task_and_keeps_the_state(tmp_path):
@@ -135,6 +138,8 @@ def test_collapse_stops_when_told_to_and_keeps_the_state_before(tmp_path):
     assert caught.value.exit_code == 5
     states = tmp_path / "checkpoints" / "run"
     assert sorted(int(place.name) for place in states.iterdir()) == [40, 80]
+    with pytest.raises(errors.NumericsError, match="E502.*step 99"):
+        run(tmp_path, config, collapsing, problem=certain())
 
 
 def test_run_without_collapse_is_told_nothing(tmp_path):

@@ -70,9 +70,11 @@ def test_run_folder_leaves_a_project_with_its_own_config_alone(tmp_path, restart
 
 def test_run_folder_keeps_foreign_files_when_it_starts_over(tmp_path):
     RunFolder(tmp_path, CONFIG, restart=False)
-    (tmp_path / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "my_expert.safetensors"):
+        (tmp_path / name).write_text("mine")
     RunFolder(tmp_path, CONFIG, restart=True)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    for name in ("notes.txt", "my_expert.safetensors"):
+        assert (tmp_path / name).read_text() == "mine"
 
 
 def test_run_folder_names_a_path_that_cannot_be_made(tmp_path):
@@ -129,8 +131,10 @@ def test_run_folder_refuses_a_json_file_that_was_changed_by_a_bit(tmp_path):
 def test_run_folder_removes_what_a_kill_left_and_nothing_else(tmp_path):
     RunFolder(tmp_path, CONFIG, restart=False)
     (tmp_path / "factors").mkdir()
+    (tmp_path / "mine").mkdir()
     left = [".results.json.abcd1234", "factors/.cart-0.safetensors.abcd123_"]
     kept = [".vimrc.abcd1234", "notes.abcd1234", ".results.json.backup-of-mine"]
+    kept += ["mine/.notes.json.20240101", ".notes.json.20240101"]
     for name in [*left, *kept]:
         (tmp_path / name).write_text("")
     (tmp_path / ".export.abcd1234").mkdir()
@@ -180,3 +184,25 @@ def test_manifest_keeps_notes_once_and_facts(tmp_path):
         "notes": ["W603 an older state."],
         "resumed_inexact": True,
     }
+
+
+def test_check_folder_changes_nothing(tmp_path):
+    (tmp_path / "lock").write_text("of somebody")
+    (tmp_path / "lock.json").write_text("{}")
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(errors.MachineError, match="E404"):
+        run_folder.check_folder(tmp_path)
+    assert (tmp_path / "lock.json").read_text() == "{}"
+    RunFolder(tmp_path / "run", CONFIG, restart=False)
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "run").iterdir()}
+    run_folder.check_folder(tmp_path / "run")
+    assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "run").iterdir()}
+
+
+def test_damaged_run_may_be_thrown_away(tmp_path):
+    RunFolder(tmp_path, CONFIG, restart=False)
+    file = tmp_path / "config.yaml"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(errors.DamageError, match="E602"):
+        run_folder.check_folder(tmp_path)
+    run_folder.check_folder(tmp_path, restart=True)

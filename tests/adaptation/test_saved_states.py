@@ -56,6 +56,27 @@ def test_three_states_are_kept_and_what_was_not_finished_goes(folder):
     assert sorted(place.name for place in folder.iterdir()) == ["20", "30", "40"]
 
 
+def test_damaged_newer_states_push_out_no_intact_one(folder):
+    for step in (20, 30):
+        (folder / str(step) / "digests.json").write_text("{}")
+    for step in (12, 14):
+        saved_states.save(folder, step, state(step), ABOUT)
+    assert sorted(place.name for place in folder.iterdir()) == ["10", "12", "14"]
+
+
+def test_state_that_cannot_be_read_is_passed_over(folder, monkeypatch):
+    digest = saved_states.files.digest
+
+    def failing(file):
+        if "/30/" in str(file):
+            raise OSError(5, "Input/output error", str(file))
+        return digest(file)
+
+    monkeypatch.setattr(saved_states.files, "digest", failing)
+    found = saved_states.restore(folder, state(0))
+    assert found.step == 20 and "Input/output error" in found.damaged[0]
+
+
 def test_nothing_is_restored_where_nothing_was_finished(tmp_path):
     assert saved_states.restore(tmp_path / "none", state(0)) is None
     (tmp_path / "10" / "state").mkdir(parents=True)

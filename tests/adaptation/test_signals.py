@@ -39,6 +39,19 @@ def test_save_is_asked_for_once():
         assert requests.take() is Wish.NOTHING
 
 
+def test_stop_that_is_sent_twice_is_one_stop():
+    requests = signals.Requests()
+    requests.note(signal.SIGTERM)
+    requests.note(signal.SIGTERM)
+    assert requests.take() is Wish.STOP
+
+
+def test_save_outside_of_the_steps_does_nothing():
+    with signals.raised():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+
+
 def test_handlers_are_those_of_before_afterwards():
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with signals.noted():
@@ -93,7 +106,7 @@ def test_second_stop_ends_a_process_that_computes(tmp_path):
         try:
             assert process.stdout.readline() == "ready\n"
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.2)
+            time.sleep(2 * signals._ONE_STOP)
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=10) == 143

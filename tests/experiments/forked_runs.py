@@ -116,7 +116,7 @@ def tail(run_dir: pathlib.Path) -> str:
     return log(run_dir).read_text()[-3000:]
 
 
-def facts(run_dir: pathlib.Path) -> dict:
+def facts(run_dir: pathlib.Path, has_rows: bool = True) -> dict:
     """Reads all that two runs of one configuration share, to the last bit."""
     found: dict = {"states": {}, "files": {}}
     for states in (run_dir / "checkpoints").iterdir():
@@ -128,7 +128,7 @@ def facts(run_dir: pathlib.Path) -> dict:
                 continue
             sha = hashlib.sha256(file.read_bytes()).hexdigest()
             found["files"][str(file.relative_to(run_dir))] = sha
-    rows = (run_dir / "metrics.jsonl").read_text().splitlines()
+    rows = (run_dir / "metrics.jsonl").read_text().splitlines() if has_rows else []
     found["rows"] = [without_times(json.loads(row)) for row in rows]
     found["results"] = without_times(json.loads((run_dir / "results.json").read_text()))
     found["left"] = sorted(
