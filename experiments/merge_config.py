@@ -78,7 +78,7 @@ class Method(Strict):
         """Takes a bare string as the name of a method; fills in its own defaults."""
         value = {"name": value} if isinstance(value, str) else value
         name = value.get("name", "adarank") if isinstance(value, dict) else None
-        if name not in _DEFAULT_ORIGINS:
+        if not isinstance(name, str) or name not in _DEFAULT_ORIGINS:
             return value
         given = {key: entry for key, entry in value.items() if entry is not None}
         return {"origin": _DEFAULT_ORIGINS[name], "objective": "entropy"} | given
