@@ -295,6 +295,8 @@ TITLES = {
     "E609": "A file cannot be read",
     "E610": "Another process writes to the folder",
     "E620": "The folder holds another run",
+    "E630": "The processes of a run differ",
+    "E631": "Another process of the run has problems",
     "E650": "A folder of the cache is damaged",
     "E660": "The list of digests of an export is damaged",
     "E661": "The recipe is damaged",

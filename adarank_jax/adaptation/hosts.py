@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from adarank_jax import errors
 from adarank_jax.adaptation import roll_call
 
 
@@ -167,7 +168,7 @@ def check_same(what: str, content: bytes) -> None:
         content: bytes to compare.
 
     Raises:
-        ValueError: the content differs; in every process.
+        InputError: the content differs; in every process.
     """
     if jax.process_count() == 1:
         return
@@ -176,7 +177,9 @@ def check_same(what: str, content: bytes) -> None:
     found = np.asarray(multihost_utils.process_allgather(digest))
     others = [i for i, row in enumerate(found) if (row != found[0]).any()]
     if others:
-        raise ValueError(f"Process 0 and {roll_call.listed(others)} differ in {what}.")
+        raise errors.InputError(
+            "E630", f"Process 0 and {roll_call.listed(others)} differ in {what}"
+        )
 
 
 def check_none(problems: int, what: str) -> None:
@@ -187,7 +190,7 @@ def check_none(problems: int, what: str) -> None:
         what: they are.
 
     Raises:
-        ValueError: this process has none, but others have; they say which.
+        InputError: this process has none, but others have; they say which.
     """
     if jax.process_count() == 1:
         return
@@ -195,8 +198,10 @@ def check_none(problems: int, what: str) -> None:
     found = np.asarray(multihost_utils.process_allgather(np.int32(problems)))
     others = np.flatnonzero(found).tolist()
     if others and not problems:
-        raise ValueError(
-            f"{roll_call.listed(others)} found {what}; see what is printed there."
+        raise errors.InputError(
+            "E631",
+            f"{roll_call.listed(others)} found {what}",
+            remedy="see what is printed there",
         )
 
 

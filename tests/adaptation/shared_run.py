@@ -84,7 +84,7 @@ def check_hosts():
         hosts.check_same("this", bytes([number]))
     hosts.check_none(0, "problems")
     if number == 0:
-        with pytest.raises(ValueError, match="^process 1 found problems"):
+        with pytest.raises(ValueError, match="^E631 process 1 found problems"):
             hosts.check_none(0, "problems")
     else:
         hosts.check_none(2, "problems")
