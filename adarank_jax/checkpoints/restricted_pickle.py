@@ -17,7 +17,7 @@ from adarank_jax.checkpoints import pickle_names
 MOST_BYTES = 64_000_000
 """Length of a pickle that is read."""
 
-MOST_OPCODES = 1_000_000
+MOST_OPCODES = 500_000
 """Opcodes of a pickle that is read; a tensor takes about 40."""
 
 

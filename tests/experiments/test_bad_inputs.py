@@ -1229,7 +1229,7 @@ case(
 case(
     "103_opcodes",
     torch_expert(b"N0" * 600_000 + b"N."),
-    *("E153", "expert.pt", "more than 1,000,000 opcodes", "save the state dict"),
+    *("E153", "expert.pt", "more than 500,000 opcodes", "save the state dict"),
 )
 case(
     "103_long_integer",
