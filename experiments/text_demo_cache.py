@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from adarank_jax import errors
-from adarank_jax.checkpoints import folders, shards
+from adarank_jax.checkpoints import files, folders, shards
 from experiments import text_demo_archives as archives
 from experiments import text_demo_data as data
 from experiments import text_demo_experts as experts
@@ -114,7 +114,7 @@ def is_made(folder: pathlib.Path) -> bool:
         raise errors.DamageError("E650", found, f"`{folder}`", remedy=remedy)
     for name, digest in folders.read_sums(folder).items():
         file = folder / name
-        if not file.is_file() or folders.digest(file) != digest:
+        if not file.is_file() or files.digest(file) != digest:
             raise errors.DamageError(
                 "E650",
                 f"damaged: {name} is changed or gone",

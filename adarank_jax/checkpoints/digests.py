@@ -6,15 +6,14 @@ therefore carries digests of its contents, and whoever reads it compares them.
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from adarank_jax import errors
+from adarank_jax.checkpoints import all_cores
 
 KEY = "file_sha256"
 """Name of the digest in a JSON object that holds its own."""
@@ -29,8 +28,8 @@ def of_arrays(flat: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         A digest a name, in hexadecimal.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(flat, pool.map(of_array, flat, flat.values()), strict=True))
+    named = {name: (name, array) for name, array in flat.items()}
+    return all_cores.map_values(lambda item: of_array(*item), named)
 
 
 def of_array(name: str, array: Any) -> str:

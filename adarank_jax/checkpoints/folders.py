@@ -5,7 +5,6 @@ already there is replaced only if it is such a folder itself, with not a byte ch
 """
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import shutil
@@ -66,7 +65,7 @@ def strange(path: pathlib.Path) -> str:
     if found != recorded.keys():
         names = sorted(found ^ recorded.keys())
         return f"{names[0]!r} was added or removed after the export"
-    changed = [name for name, sha in recorded.items() if digest(path / name) != sha]
+    changed = [n for n, sha in recorded.items() if files.digest(path / n) != sha]
     return f"{changed[0]!r} was changed after the export" if changed else ""
 
 
@@ -128,7 +127,7 @@ def _sync(file):
 def write_sums(path: pathlib.Path) -> None:
     """Writes the SHA-256 digest of every file, as `sha256sum --check` reads them."""
     names = sorted(file.relative_to(path).as_posix() for file in _files(path))
-    lines = [f"{digest(path / name)}  {name}\n" for name in names if name != SUMS]
+    lines = [f"{files.digest(path / name)}  {name}\n" for name in names if name != SUMS]
     (path / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -150,12 +149,6 @@ def read_sums(path: pathlib.Path) -> dict[str, str]:
             )
         sums[name] = sha
     return sums
-
-
-def digest(file: pathlib.Path) -> str:
-    """Hashes a file piece by piece."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _files(path):

@@ -37,16 +37,12 @@ from experiments import cli, plan, run_vit
 from tests import clip_family
 from tests.checkpoints.test_hostile_pickles import CODE
 from tests.checkpoints.test_torch_files import _text, archive, state_dict, tensor
+from tests.experiments import tiny_family
+from tests.experiments.tiny_family import CLASSES, SIZES
 
 ROOT = pathlib.Path(__file__).parents[2]
 TORCH_FILES = ROOT / "tests" / "data" / "torch_files"
-CLASSES = {
-    "animals": ["cat", "dog", "horse"],
-    "numbers": ["one", "two", "three", "four"],
-    "sizes": ["small", "big"],
-}
 ANIMALS = "experts/animals/model.safetensors"
-SIZES = "experts/sizes.safetensors"
 FIRST = "model-00001-of-00002.safetensors"
 SECOND = "model-00002-of-00002.safetensors"
 INDEX = "base/model.safetensors.index.json"
@@ -58,20 +54,7 @@ class Family:
 
     def __init__(self, root: pathlib.Path):
         self.root = root
-        self.config: dict[str, Any] = {
-            "base": f"{root}/base",
-            "experts": {
-                "animals": {"model": f"{root}/experts/animals"},
-                "numbers": {"model": f"{root}/experts/numbers"},
-                "sizes": {"model": f"{root}/{SIZES}"},
-            },
-            "method": {"name": "adarank", "rank_ratio": 0.5},
-            "compare": [],
-            "adaptation": {"num_steps": 2, "batch_size": 8},
-            "offline": True,
-        }
-        for name, expert in self.config["experts"].items():
-            expert |= {"data": f"{root}/images/{name}", "classes": CLASSES[name]}
+        self.config = tiny_family.config(root)
 
     def __truediv__(self, name: str) -> pathlib.Path:
         return self.root / name
@@ -114,24 +97,10 @@ class Family:
         self.expert()["head"] = str(self / file)
 
 
-def write(root: pathlib.Path) -> None:
-    """Writes the family: a sharded base, experts in three layouts, images."""
-    base = clip_family.base_params()
-    experts = [clip_family.expert_params(base, i) for i in (1, 2, 3)]
-    clip_family.write_base(root / "base", base)
-    kinds = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
-    for name, params, kind in zip(CLASSES, experts, kinds, strict=False):
-        clip_family.write_expert(root / "experts" / name, params, kind)
-    clip_family.write_open_clip(root / SIZES, experts[2])
-    for number, (name, classes) in enumerate(CLASSES.items()):
-        clip_family.write_images(root / "images" / name, classes, 3, number)
-    (root / "tmp").mkdir()
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
-    write(root)
+    tiny_family.write(root)
     return root
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adarank_jax import errors, tree
-from adarank_jax.checkpoints import clip, folders, recipe
+from adarank_jax.checkpoints import clip, files, folders, recipe
 from adarank_jax.core import merge
 from adarank_jax.models import clip_vision
 from experiments import rebuild, starts
@@ -127,7 +127,7 @@ def test_rebuild_in_a_fresh_process_gives_the_same_bits(made, tmp_path, name):
     assert ("open_clip_model.safetensors" in written) == name.startswith("tsv_m")
     written -= {folders.MARK}
     assert {n: ours[n] for n in written} == {n: theirs[n] for n in written}
-    base = folders.digest(made / "base" / "model.safetensors")
+    base = files.digest(made / "base" / "model.safetensors")
     assert ours["model.safetensors"] != base
 
 

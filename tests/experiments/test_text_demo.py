@@ -17,7 +17,13 @@ import transformers
 from rich.console import Console
 
 from adarank_jax import errors
-from adarank_jax.checkpoints import folders, language, language_names, shards
+from adarank_jax.checkpoints import (
+    files,
+    folders,
+    language,
+    language_names,
+    shards,
+)
 from adarank_jax.models import bert, sequences
 from experiments import (
     card,
@@ -216,7 +222,7 @@ def archive(folder, content):
             entry = tarfile.TarInfo(f"made-1.0/{name}")
             entry.size = len(value)
             file.addfile(entry, io.BytesIO(value))
-    sha256 = folders.digest(path)
+    sha256 = files.digest(path)
     return archives.Archive("made", "1.0", path.name, sha256, "MIT")
 
 
